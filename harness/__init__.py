@@ -1,0 +1,1 @@
+"""Train models under many losses and compare the results fairly."""

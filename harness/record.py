@@ -1,0 +1,48 @@
+"""What a run leaves behind: one versioned JSON file, written last and atomically. Needs no torch."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+VERSION = 1
+Status = Literal["done", "failed", "diverged"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything about one run that a reader may ask for, without this code at hand.
+
+    Attributes:
+        id: hash of what decides the outcome.
+        status: done; failed (an error); diverged (NaN or infinity while training).
+        config: the resolved config, seed left out.
+        seed: the repetition.
+        metrics: final value per metric, as `split/name`; may lack some where status is not done.
+        curve: one mapping per evaluation while training: `epoch`, `step`, `train/loss`,
+            `train/TERM` (raw), `train/TERM.weighted`, `val/METRIC`.
+        seconds: `train` and `total` wall time.
+        steps: optimiser steps taken.
+        parameters: number of trainable parameters of the model.
+        peak_memory: peak memory in bytes (device memory on a GPU, resident set otherwise).
+        error: why the run is not done, in one line; None where it is.
+        seeds: the named sub-seeds drawn from the seed.
+        fingerprints: sha256 of `data`, `split`, `init` (initial weights), `order` (first batches),
+            `loss` (source).
+        provenance: git commit and dirty flag, package versions, platform, device, threads,
+            `started` and `finished` (ISO 8601, UTC).
+    """
+
+    id: str
+    status: Status
+    config: dict[str, Any]
+    seed: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    parameters: int = 0
+    peak_memory: int = 0
+    error: str | None = None
+    seeds: dict[str, int] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION

@@ -1,0 +1,346 @@
+"""The registry of losses and the one place of reduction.
+
+An author writes the maths, one value per item, and registers it with :func:`loss`. Everything else
+that a loss must do alike is done here, once: shapes and labels are checked, half precision is
+computed in float32, ignored items are masked, and values become a scalar. Numerator and denominator
+stay apart (:meth:`Loss.fraction`) until somebody divides, so that batches split over processes or
+over gradient-accumulation steps can be put together exactly.
+"""
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from losses.arguments import ClassWeight, Parameter, check_arguments, nearest, parameters_of
+
+Reduction = Literal["none", "mean", "sum"]
+Target = Literal["index", "index or probabilities", "probabilities", "binary", "real"]
+"""What a loss compares its output with.
+
+- `index`: output [N, C, ...], target int [N, ...] holding class indices.
+- `index or probabilities`: the same, or float [N, C, ...] holding one distribution over C.
+- `probabilities`: float [N, C, ...]; class indices are accepted and turned into one-hot rows.
+- `binary`: output [...], target of the same shape in [0, 1], of any dtype.
+- `real`: output [...], target of the same shape, any finite number.
+"""
+IGNORE_INDEX = -100
+
+
+class Parts(NamedTuple):
+    """Unreduced values and what each contributes to the denominator of the mean."""
+
+    values: Tensor
+    counts: Tensor | None  # None: every value counts 1
+
+
+class Fraction(NamedTuple):
+    """A mean that has not been divided yet: sum of values, sum of counts; both scalars."""
+
+    numerator: Tensor
+    denominator: Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One registered loss: its maths and what is known about it.
+
+    Attributes:
+        name: the name in configs, snake case.
+        function: the author's function: (output, target, **parameters) to values, or (values, counts).
+        target: what it compares with, see :data:`Target`.
+        source: paper or book, with equation where there is one.
+        parameters: the keyword-only parameters of `function`.
+        minimum: the value for a perfect, confident prediction; None where there is no fixed one.
+        finish: applied to the mean after the division (a root, say); such a loss has no "sum".
+        sum_classes: the author's values are per element of [N, C, ...] and an item is their sum over C.
+        additive: whether the sum over a batch is the sum over its parts.
+        saturating: why the gradient vanishes for confident mistakes, if it does.
+        unbounded: why large outputs overflow by definition, if they do.
+        detached: which inputs carry no gradient by design, if any.
+        nonmonotone: why moving towards the target need not lower it, if so.
+    """
+
+    name: str
+    function: Callable[..., Tensor | tuple[Tensor, Tensor]]
+    target: Target
+    source: str
+    parameters: dict[str, Parameter]
+    minimum: float | None = 0.0
+    finish: Callable[[Tensor], Tensor] | None = None
+    sum_classes: bool = False
+    additive: bool = True
+    saturating: str | None = None
+    unbounded: str | None = None
+    detached: str | None = None
+    nonmonotone: str | None = None
+
+    def parts(
+        self, output: Tensor, target: Tensor, ignore_index: int = IGNORE_INDEX, **parameters: Any
+    ) -> Parts:
+        """Check, upcast, mask, and evaluate; see :data:`Target` for shapes.
+
+        Raises:
+            ValueError: shapes that do not belong together, a target of the wrong type, labels or
+                probabilities out of range (checked on the CPU in eager mode only), bad parameters.
+        """
+        _check_shapes(self, output, target)
+        output = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+        kept = _kept(self, target, ignore_index)
+        if kept is not None:
+            target = torch.where(kept, target, 0)
+            output = torch.where(_over_classes(kept, output), output, 0)
+        target = _as_declared(self, output, target)
+        with _autocast_off(output):
+            result = self.function(output, target, **parameters)
+        parts = Parts(*result) if isinstance(result, tuple) else Parts(result, None)
+        parts = parts if kept is None else _masked(parts, kept)
+        return _summed_over_classes(parts) if self.sum_classes else parts
+
+    def fraction(self, output: Tensor, target: Tensor, **parameters: Any) -> Fraction:
+        """Sum of values and sum of counts, undivided."""
+        return _fraction(self.parts(output, target, **parameters))
+
+    def divide(self, fraction: Fraction) -> Tensor:
+        """The mean: numerator over denominator, 0 where nothing was counted."""
+        counted = fraction.denominator != 0
+        mean = fraction.numerator / torch.where(counted, fraction.denominator, 1)
+        return self.finish(mean) if self.finish else mean
+
+
+REGISTRY: dict[str, Loss] = {}
+
+
+def loss(
+    name: str, *, target: Target, source: str, **facts: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Tensor]]:
+    """Register a function (output, target, *, parameters) and return its torch-like form.
+
+    The returned function takes `reduction` ("mean" as the default, "sum", "none") and, where targets
+    may be class indices or binary integers, `ignore_index` (-100). `facts` are fields of
+    :class:`Loss`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Tensor]:
+        if name in REGISTRY:
+            raise ValueError(f"loss '{name}' is registered twice")
+        entry = Loss(name, function, target, source, parameters_of(function), **facts)
+        REGISTRY[name] = entry
+
+        @functools.wraps(function)
+        def call(
+            output: Tensor, target: Tensor, /, *, reduction: Reduction = "mean", **given: Any
+        ) -> Tensor:
+            ignore = {"ignore_index": given.pop("ignore_index", IGNORE_INDEX)}
+            return _reduce(entry, reduction, output, target, ignore | _checked(entry, given))
+
+        call.__signature__ = _torch_like(function, entry)  # type: ignore[attr-defined]
+        call.__doc__ = f"{inspect.getdoc(function)}\n\nSource: {source}\n"
+        return call
+
+    return register
+
+
+class LossModule(nn.Module):
+    """A loss with its parameters, usable wherever `nn.CrossEntropyLoss` is. Made by :func:`build`."""
+
+    def __init__(
+        self, entry: Loss, parameters: dict[str, Any], reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__()
+        self.entry = entry
+        self.reduction: Reduction = reduction
+        self.settings = {k: v for k, v in parameters.items() if not isinstance(v, Tensor)}
+        self.tensors = [k for k, v in parameters.items() if isinstance(v, Tensor)]
+        for key in self.tensors:
+            self.register_buffer(key, parameters[key])
+
+    def _given(self) -> dict[str, Any]:
+        return self.settings | {key: getattr(self, key) for key in self.tensors}
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return _reduce(self.entry, self.reduction, output, target, self._given())
+
+    def fraction(self, output: Tensor, target: Tensor) -> Fraction:
+        """Numerator and denominator of the mean, undivided."""
+        return self.entry.fraction(output, target, **self._given())
+
+    def extra_repr(self) -> str:
+        given = {**self.settings, **{key: "tensor" for key in self.tensors}}
+        return ", ".join([self.entry.name, *(f"{k}={v}" for k, v in given.items())])
+
+
+def get(name: str) -> Loss:
+    """The registered loss of that name.
+
+    Raises:
+        ValueError: no such loss; the message has the nearest name.
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"there is no loss '{name}'{nearest(name, REGISTRY)}")
+    return REGISTRY[name]
+
+
+def names() -> list[str]:
+    """Names of all registered losses, sorted; penalties have :func:`losses.penalty_names`."""
+    return sorted(REGISTRY)
+
+
+def build(name: str, *, reduction: Reduction = "mean", **parameters: Any) -> LossModule:
+    """Make a module of a registered loss; sequences of numbers become buffers.
+
+    Raises:
+        ValueError: unknown loss or parameter, wrong type, or a value out of bounds.
+    """
+    entry = get(name)
+    _check_reduction(entry, reduction)
+    ignore = {"ignore_index": parameters.pop("ignore_index", IGNORE_INDEX)}
+    return LossModule(entry, ignore | _checked(entry, parameters), reduction)
+
+
+def _checked(entry: Loss, given: dict[str, Any]) -> dict[str, Any]:
+    """Check against the signature; a list of numbers becomes a tensor."""
+    if not given:
+        return given
+    checked = check_arguments(entry.name, entry.parameters, given)
+    for key, value in checked.items():
+        if entry.parameters[key].annotation is ClassWeight and isinstance(value, str):
+            raise ValueError(
+                f"{entry.name}.{key}={value!r} needs class counts: "
+                f"pass losses.class_weight({value!r}, counts)"
+            )
+        if isinstance(value, list) and value:
+            checked[key] = torch.tensor(value, dtype=torch.get_default_dtype())
+    return checked
+
+
+def _check_reduction(entry: Loss, reduction: str) -> None:
+    allowed = ("mean",) if entry.finish else ("mean", "sum", "none")
+    if reduction not in allowed:
+        raise ValueError(
+            f"{entry.name}: reduction must be one of {', '.join(allowed)}, got {reduction!r}"
+        )
+
+
+def _reduce(
+    entry: Loss, reduction: str, output: Tensor, target: Tensor, parameters: dict[str, Any]
+) -> Tensor:
+    _check_reduction(entry, reduction)
+    parts = entry.parts(output, target, **parameters)
+    if reduction == "none":
+        return parts.values
+    if reduction == "sum":
+        return parts.values.sum()
+    return entry.divide(_fraction(parts))
+
+
+def _fraction(parts: Parts) -> Fraction:
+    values, counts = parts
+    total = values.sum()
+    number = total.new_tensor(values.numel()) if counts is None else counts.sum()
+    return Fraction(total, number)
+
+
+def _check_shapes(entry: Loss, output: Tensor, target: Tensor) -> None:
+    shapes = f"got output {list(output.shape)} and target {list(target.shape)}"
+    if not output.is_floating_point():
+        raise ValueError(f"{entry.name} needs a floating-point output, got {output.dtype}")
+    if entry.target in ("binary", "real"):
+        if output.shape != target.shape:
+            raise ValueError(f"{entry.name} needs output and target of one shape; {shapes}")
+    elif target.is_floating_point():
+        if entry.target == "index":
+            raise ValueError(f"{entry.name} needs class indices (int64), got {target.dtype}")
+        if output.ndim < 2 or output.shape != target.shape:
+            raise ValueError(f"{entry.name} needs probabilities of the output's shape; {shapes}")
+    elif output.ndim < 2 or output.shape[:1] + output.shape[2:] != target.shape:
+        raise ValueError(f"{entry.name} needs output [N, C, ...] and target [N, ...]; {shapes}")
+
+
+def _as_declared(entry: Loss, output: Tensor, target: Tensor) -> Tensor:
+    """Target in the dtype and encoding the author's function expects, its values checked."""
+    if entry.target == "real":
+        return target.to(output.dtype)
+    if entry.target == "binary":
+        _check_range(entry, target, 0, 1, "targets in [0, 1]")
+        return target.to(output.dtype)
+    if target.is_floating_point():
+        _check_range(entry, target, 0, 1, "probabilities in [0, 1]")
+        return target.to(output.dtype)
+    classes = output.shape[1]
+    _check_range(entry, target, 0, classes - 1, f"class indices below {classes}")
+    target = target.long()
+    if entry.target == "probabilities":
+        return F.one_hot(target, classes).movedim(-1, 1).to(output.dtype)
+    return target
+
+
+def _check_range(entry: Loss, target: Tensor, low: float, high: float, what: str) -> None:
+    """Raise if a value lies outside, where values can be read."""
+    if target.numel() == 0 or not _readable(target):
+        return
+    smallest, largest = target.min().item(), target.max().item()
+    if not (low <= smallest and largest <= high):
+        raise ValueError(
+            f"{entry.name} needs {what}, got values from {smallest:g} to {largest:g} "
+            f"in a target of shape {list(target.shape)}"
+        )
+
+
+def _readable(tensor: Tensor) -> bool:
+    """Whether looking at values costs no synchronisation and is allowed (vmap and compile forbid it)."""
+    plain = tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    return plain and torch._C._functorch.maybe_get_level(tensor) == -1
+
+
+def _kept(entry: Loss, target: Tensor, ignore_index: int) -> Tensor | None:
+    """Which items count, or None where all do."""
+    if entry.target == "real" or target.is_floating_point():
+        return None
+    kept = target != ignore_index
+    return None if _readable(kept) and bool(kept.all()) else kept
+
+
+def _over_classes(kept: Tensor, output: Tensor) -> Tensor:
+    return kept if kept.ndim == output.ndim else kept.unsqueeze(1)
+
+
+def _masked(parts: Parts, kept: Tensor) -> Parts:
+    """Zero what is ignored; values and `kept` both have the target's shape."""
+    values, counts = parts
+    counted = kept.to(values.dtype)
+    counts = counted if counts is None else torch.where(kept, counts, 0)
+    return Parts(torch.where(kept, values, 0), counts)
+
+
+def _summed_over_classes(parts: Parts) -> Parts:
+    """One value per item from one per element of [N, C, ...]; an item counts if any element does."""
+    values, counts = parts
+    return Parts(values.sum(1), None if counts is None else (counts > 0).any(1).to(values.dtype))
+
+
+def _autocast_off(output: Tensor) -> contextlib.AbstractContextManager[object]:
+    if torch.is_autocast_enabled(output.device.type):
+        return torch.autocast(output.device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
+def _torch_like(function: Callable[..., Any], entry: Loss) -> inspect.Signature:
+    signature = inspect.signature(function)
+    extra = [inspect.Parameter("reduction", inspect.Parameter.KEYWORD_ONLY, default="mean")]
+    if entry.target != "real":
+        extra.append(
+            inspect.Parameter(
+                "ignore_index", inspect.Parameter.KEYWORD_ONLY, default=IGNORE_INDEX
+            )
+        )
+    return signature.replace(parameters=[*signature.parameters.values(), *extra])
