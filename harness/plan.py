@@ -9,12 +9,23 @@ Direction = Literal["higher", "lower"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm on one task: its resolved config (without the seed) and a run id per seed."""
+    """One arm on one task.
+
+    Attributes:
+        config: the resolved config without seed, store and trackers.
+        runs: run id per seed.
+        steps: optimiser steps of one run.
+        step_seconds: measured time of one forward and backward pass when the plan was made.
+        gradient: norm of the objective's gradient at the first batch of the first seed.
+    """
 
     task: str
     arm: str
     config: dict[str, Any]
     runs: dict[int, str]
+    steps: int = 0
+    step_seconds: float = 0.0
+    gradient: float | None = None
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,9 @@ Positive = Annotated[float, Bounds(0, low_open=True)]
 NonNegative = Annotated[float, Bounds(0)]
 Share = Annotated[float, Bounds(0, 1)]  # a part of a whole, ends included
 Count = Annotated[int, Bounds(1)]
-ClassWeight = Annotated[Tensor | Sequence[float] | str | None, "class_weight"]
+PerClass = Annotated[Tensor | Sequence[NonNegative] | None, "per_class"]
+"""One factor per class."""
+ClassWeight = Annotated[Tensor | Sequence[NonNegative] | str | None, "class_weight"]
 """One factor per class, or the name of a scheme of :mod:`losses.weighting` that needs counts."""
 
 
@@ -173,8 +175,10 @@ def describe(annotation: Any) -> str:
     """The annotation in words a user of a config reads: `number >= 0`, `true or false`."""
     if get_origin(annotation) is Annotated:
         plain, *extras = get_args(annotation)
+        if "per_class" in extras:
+            return "a list with one number >= 0 per class, or null"
         if "class_weight" in extras:
-            return "a list with one number per class, a scheme's name, or null"
+            return "a list with one number >= 0 per class, a scheme's name, or null"
         return " ".join([describe(plain), *(str(e) for e in extras if isinstance(e, Bounds))])
     origin = get_origin(annotation)
     if origin in (typing.Union, types.UnionType):

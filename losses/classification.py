@@ -1,35 +1,243 @@
-"""Losses of class scores: cross-entropy in its forms, focal, hinges."""
+"""Losses of class probabilities: cross-entropy in its forms, focal, Brier.
+
+In the formulas y is the target. For C classes p is the softmax of the logits over axis 1 and t the
+true class; for binary and multilabel targets p is the sigmoid of the logits. Binary targets are 0,
+1, or a probability between them.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.arguments import ClassWeight, NonNegative, Share
-from losses.core import loss
+from losses.arguments import Bounds, ClassWeight, NonNegative, PerClass, Positive, Share
+from losses.core import Parts, loss
+from losses.weighting import Normalizer, weight_of, weighted
 
 
-@loss("focal", target="index", source="Lin et al. 2017, arXiv:1708.02002, eq. 4")
-def focal(logits: Tensor, target: Tensor, *, gamma: NonNegative = 2.0) -> Tensor:
-    r"""Cross-entropy with easy items turned down: :math:`-(1 - p_t)^\gamma \log p_t`.
+@loss(
+    "cross_entropy",
+    target="index or probabilities",
+    source="Good 1952, Rational decisions; smoothing: Szegedy et al. 2016, arXiv:1512.00567",
+)
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_weight: ClassWeight = None,
+    smoothing: Share = 0.0,
+    normalizer: Normalizer = "weight",
+) -> Parts:
+    r"""Negative log-likelihood of a softmax, :math:`-\sum_c w_c \tilde y_c \log p_c`.
+
+    Here :math:`\tilde y = (1 - \epsilon) y + \epsilon / C`, with the smoothing :math:`\epsilon`
+    spread over all C classes, the true one included. The standard choice for exclusive classes, and
+    for maps of them. It is `F.cross_entropy`, and "categorical" or "sparse categorical"
+    cross-entropy elsewhere; an index and its one-hot row give the same loss here. torch's mean over
+    weighted probability targets divides by the number of items: `normalizer="count"`.
 
     Args:
         logits: unnormalised scores, float [N, C, ...].
-        target: class indices, int64 [N, ...].
-        gamma: focusing strength; 0 is plain cross-entropy.
+        target: class indices, int [N, ...], or a distribution over classes, float [N, C, ...].
+        class_weight: factor per class w [C].
+        smoothing: share :math:`\epsilon` of the target that is spread evenly.
+        normalizer: the weighted mean divides by the sum of :math:`\sum_c w_c y_c` ("weight") or by
+            the number of items ("count").
     """
-    log_p = F.log_softmax(logits, 1).gather(1, target.unsqueeze(1)).squeeze(1)
-    return -((1 - log_p.exp()) ** gamma) * log_p
+    assert class_weight is None or isinstance(class_weight, Tensor)
+    values = F.cross_entropy(
+        logits, target, class_weight, reduction="none", label_smoothing=smoothing
+    )
+    if class_weight is None or normalizer == "count":
+        return Parts(values, None)
+    return Parts(values, weight_of(target, class_weight))
 
 
-@loss("cross_entropy", target="index or probabilities", source="Good 1952, Rational decisions")
-def cross_entropy(
-    logits: Tensor, target: Tensor, *, class_weight: ClassWeight = None, smoothing: Share = 0.0
+@loss(
+    "nll",
+    target="index",
+    source="Fisher 1922, On the mathematical foundations of theoretical statistics",
+    output_within=Bounds(high=1e-4),  # log(p + eps) may exceed 0 by rounding
+)
+def nll(
+    log_probabilities: Tensor,
+    target: Tensor,
+    *,
+    class_weight: ClassWeight = None,
+    normalizer: Normalizer = "weight",
+) -> Parts:
+    r"""Negative log-likelihood of log-probabilities, :math:`-w_t \log p_t`.
+
+    For models that end in a log-softmax; those that end in logits want :func:`cross_entropy`. It is
+    `F.nll_loss`.
+
+    Args:
+        log_probabilities: logarithms of probabilities, at most 0, float [N, C, ...].
+        target: class indices, int [N, ...].
+        class_weight: factor per class w [C].
+        normalizer: see :func:`cross_entropy`.
+
+    Raises:
+        ValueError: an output above 0, so no log-probability (checked in eager mode on the CPU).
+    """
+    values = F.nll_loss(log_probabilities, target, reduction="none")
+    return weighted(values, target, class_weight, normalizer)
+
+
+@loss("bce", target="binary", source="Cox 1958, The regression analysis of binary sequences")
+def bce(logits: Tensor, target: Tensor, *, pos_weight: Positive | None = None) -> Tensor:
+    r"""Binary cross-entropy, :math:`-w\, y \log p - (1 - y) \log(1 - p)`.
+
+    The standard choice for yes-or-no questions and masks. It is
+    `F.binary_cross_entropy_with_logits`, whose mean is over items whatever the weight.
+
+    Args:
+        logits: log-odds, float [...].
+        target: 0, 1 or between, [...].
+        pos_weight: factor w of the positive part; negatives over positives balances the two, see
+            :func:`losses.pos_weight`.
+    """
+    weight = None if pos_weight is None else logits.new_full((), pos_weight)
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=weight)
+
+
+@loss("focal", target="index", source="Lin et al. 2017, arXiv:1708.02002, eq. 5")
+def focal(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    gamma: NonNegative = 2.0,
+    class_weight: ClassWeight = None,
+    normalizer: Normalizer = "weight",
+) -> Parts:
+    r"""Cross-entropy with easy items turned down, :math:`-w_t (1 - p_t)^\gamma \log p_t`.
+
+    For many easy items beside few hard ones; it also turns wrongly labelled items up. The weights
+    are the paper's alpha, whose mean does not divide by them: `normalizer="count"`.
+
+    Args:
+        logits: unnormalised scores, float [N, C, ...].
+        target: class indices, int [N, ...].
+        gamma: focusing strength; 0 is plain cross-entropy.
+        class_weight: factor per class w [C].
+        normalizer: see :func:`cross_entropy`.
+    """
+    index = target.unsqueeze(1)
+    others = logits.scatter(1, index, torch.finfo(logits.dtype).min).logsumexp(1)
+    values = _focal(logits.gather(1, index).squeeze(1) - others, gamma)
+    return weighted(values, target, class_weight, normalizer)
+
+
+@loss("binary_focal", target="binary", source="Lin et al. 2017, arXiv:1708.02002, eq. 5")
+def binary_focal(
+    logits: Tensor, target: Tensor, *, gamma: NonNegative = 2.0, alpha: Share | None = None
 ) -> Tensor:
-    r"""Negative log-likelihood of a softmax: :math:`-\log p_t`."""
-    return F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
+    r"""Binary cross-entropy with easy items turned down,
+    :math:`-\alpha y (1-p)^\gamma \log p - (1-\alpha)(1-y) p^\gamma \log(1-p)`.
+
+    For rare positives among many easy negatives, as in dense detection, where the sum is then
+    divided by the number of positives. It is `torchvision.ops.sigmoid_focal_loss` for targets 0 and
+    1, which has alpha = 0.25.
+
+    Args:
+        logits: log-odds, float [...].
+        target: 0, 1 or between, [...].
+        gamma: focusing strength; 0 is plain binary cross-entropy.
+        alpha: share of the positive part; None leaves both factors out.
+    """
+    positive, negative = _focal(logits, gamma), _focal(-logits, gamma)
+    if alpha is not None:
+        positive, negative = alpha * positive, (1 - alpha) * negative
+    return target * positive + (1 - target) * negative
 
 
-@loss("bce", target="binary", source="Cox 1958")
-def bce(logits: Tensor, target: Tensor) -> Tensor:
-    r"""Binary cross-entropy: :math:`-y \log p - (1-y) \log (1-p)`."""
-    return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+def _focal(log_odds: Tensor, gamma: float) -> Tensor:
+    """(1 - p)^gamma (-log p) for p of these log-odds.
+
+    The power is taken in log space: 1 - p loses its digits near p = 1, and its power of a gamma
+    below 1 has an infinite gradient at 0.
+    """
+    return torch.exp(gamma * F.logsigmoid(-log_odds)) * -F.logsigmoid(log_odds)
+
+
+@loss(
+    "brier",
+    target="binary",
+    source="Brier 1950, Verification of forecasts expressed in terms of probability",
+    saturating="the gradient 2 (p - y) p (1 - p) vanishes where p is sure, right or wrong",
+)
+def brier(logits: Tensor, target: Tensor) -> Tensor:
+    r"""Squared error of the probability, :math:`(p - y)^2`.
+
+    Proper like cross-entropy and bounded by 1, so one wrong label cannot dominate, but a confident
+    mistake is hardly corrected. Brier's own score is twice this, see :func:`multiclass_brier`.
+
+    Args:
+        logits: log-odds, float [...].
+        target: 0, 1 or between, [...].
+    """
+    return (torch.sigmoid(logits) - target).square()
+
+
+@loss(
+    "multiclass_brier",
+    target="probabilities",
+    source="Brier 1950, Verification of forecasts expressed in terms of probability",
+    saturating="the gradient runs through the softmax, which is flat where it is sure",
+)
+def multiclass_brier(logits: Tensor, target: Tensor) -> Tensor:
+    r"""Squared error of the probabilities, summed over classes, :math:`\sum_c (p_c - y_c)^2`.
+
+    As :func:`brier`, for exclusive classes; it lies in [0, 2].
+
+    Args:
+        logits: unnormalised scores, float [N, C, ...].
+        target: class indices, int [N, ...], or a distribution over classes, float [N, C, ...].
+    """
+    return (F.softmax(logits, 1) - target).square().sum(1)
+
+
+@loss(
+    "multilabel_bce",
+    target="binary",
+    source="Nam et al. 2014, arXiv:1312.5419",
+    sum_classes=True,
+)
+def multilabel_bce(logits: Tensor, target: Tensor, *, pos_weight: PerClass = None) -> Tensor:
+    r"""Binary cross-entropy of every label, summed over them,
+    :math:`-\sum_c w_c\, y_c \log p_c + (1 - y_c) \log(1 - p_c)`.
+
+    For labels that may occur together. An item's value is the sum over its labels, so the mean is
+    over items; :func:`bce` on the same tensors is C times smaller.
+
+    Args:
+        logits: log-odds per label, float [N, C, ...].
+        target: 0, 1 or between, [N, C, ...].
+        pos_weight: factor per label w [C] of its positive part.
+    """
+    assert pos_weight is None or isinstance(pos_weight, Tensor)
+    if pos_weight is not None:
+        pos_weight = pos_weight.view(-1, *[1] * (logits.ndim - 2))
+    return F.binary_cross_entropy_with_logits(
+        logits, target, reduction="none", pos_weight=pos_weight
+    )
+
+
+@loss(
+    "multilabel_soft_margin",
+    target="binary",
+    source="torch.nn.MultiLabelSoftMarginLoss",
+    sum_classes=True,
+)
+def multilabel_soft_margin(logits: Tensor, target: Tensor) -> Tensor:
+    r"""Binary cross-entropy of every label, averaged over them,
+    :math:`-\frac1C \sum_c y_c \log p_c + (1 - y_c) \log(1 - p_c)`.
+
+    It is `F.multilabel_soft_margin_loss`, and :func:`multilabel_bce` over C. Ignored labels add
+    nothing and still count in C.
+
+    Args:
+        logits: log-odds per label, float [N, C, ...].
+        target: 0, 1 or between, [N, C, ...].
+    """
+    values = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return values / logits.shape[1]

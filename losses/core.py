@@ -18,7 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from losses.arguments import ClassWeight, Parameter, check_arguments, nearest, parameters_of
+from losses.arguments import (
+    Bounds,
+    ClassWeight,
+    Parameter,
+    PerClass,
+    check_arguments,
+    nearest,
+    parameters_of,
+)
 
 Reduction = Literal["none", "mean", "sum"]
 Target = Literal["index", "index or probabilities", "probabilities", "binary", "real"]
@@ -28,7 +36,8 @@ Target = Literal["index", "index or probabilities", "probabilities", "binary", "
 - `index or probabilities`: the same, or float [N, C, ...] holding one distribution over C.
 - `probabilities`: float [N, C, ...]; class indices are accepted and turned into one-hot rows.
 - `binary`: output [...], target of the same shape in [0, 1], of any dtype.
-- `real`: output [...], target of the same shape, any finite number.
+- `real`: output [...], target of the same shape, any finite number; with `heads` above 1, output
+  [N, heads, ...] and target [N, ...].
 """
 IGNORE_INDEX = -100
 
@@ -53,13 +62,16 @@ class Loss:
 
     Attributes:
         name: the name in configs, snake case.
-        function: the author's function: (output, target, **parameters) to values, or (values, counts).
+        function: the author's (output, target, **parameters) to values, or to (values, counts).
         target: what it compares with, see :data:`Target`.
         source: paper or book, with equation where there is one.
         parameters: the keyword-only parameters of `function`.
         minimum: the value for a perfect, confident prediction; None where there is no fixed one.
         finish: applied to the mean after the division (a root, say); such a loss has no "sum".
-        sum_classes: the author's values are per element of [N, C, ...] and an item is their sum over C.
+        sum_classes: the author's values are per element [N, C, ...]; an item is their sum over C.
+        heads: values the output holds per real target, along axis 1 (a mean and a variance, say).
+        within: where real targets must lie, if not anywhere.
+        output_within: where outputs must lie, if not anywhere (log-probabilities are at most 0).
         additive: whether the sum over a batch is the sum over its parts.
         saturating: why the gradient vanishes for confident mistakes, if it does.
         unbounded: why large outputs overflow by definition, if they do.
@@ -75,6 +87,9 @@ class Loss:
     minimum: float | None = 0.0
     finish: Callable[[Tensor], Tensor] | None = None
     sum_classes: bool = False
+    heads: int = 1
+    within: Bounds | None = None
+    output_within: Bounds | None = None
     additive: bool = True
     saturating: str | None = None
     unbounded: str | None = None
@@ -97,6 +112,7 @@ class Loss:
             target = torch.where(kept, target, 0)
             output = torch.where(_over_classes(kept, output), output, 0)
         target = _as_declared(self, output, target)
+        parameters = {k: _fitted(self, k, v, output) for k, v in parameters.items()}
         with _autocast_off(output):
             result = self.function(output, target, **parameters)
         parts = Parts(*result) if isinstance(result, tuple) else Parts(result, None)
@@ -122,8 +138,8 @@ def loss(
 ) -> Callable[[Callable[..., Any]], Callable[..., Tensor]]:
     """Register a function (output, target, *, parameters) and return its torch-like form.
 
-    The returned function takes `reduction` ("mean" as the default, "sum", "none") and, where targets
-    may be class indices or binary integers, `ignore_index` (-100). `facts` are fields of
+    The returned function takes `reduction` ("mean" as the default, "sum", "none") and, where
+    targets may be class indices or binary integers, `ignore_index` (-100). `facts` are fields of
     :class:`Loss`.
 
     Raises:
@@ -151,7 +167,11 @@ def loss(
 
 
 class LossModule(nn.Module):
-    """A loss with its parameters, usable wherever `nn.CrossEntropyLoss` is. Made by :func:`build`."""
+    """A loss with its parameters, usable wherever `nn.CrossEntropyLoss` is, made by :func:`build`.
+
+    Takes an output and a target as its loss does, see :data:`Target`, and returns a scalar (values
+    per item for `reduction="none"`).
+    """
 
     def __init__(
         self, entry: Loss, parameters: dict[str, Any], reduction: Reduction = "mean"
@@ -168,6 +188,7 @@ class LossModule(nn.Module):
         return self.settings | {key: getattr(self, key) for key in self.tensors}
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Reduce the loss of the output against the target."""
         return _reduce(self.entry, self.reduction, output, target, self._given())
 
     def fraction(self, output: Tensor, target: Tensor) -> Fraction:
@@ -175,7 +196,8 @@ class LossModule(nn.Module):
         return self.entry.fraction(output, target, **self._given())
 
     def extra_repr(self) -> str:
-        given = {**self.settings, **{key: "tensor" for key in self.tensors}}
+        """Name and parameters."""
+        given = {**self.settings, **dict.fromkeys(self.tensors, "tensor")}
         return ", ".join([self.entry.name, *(f"{k}={v}" for k, v in given.items())])
 
 
@@ -246,7 +268,7 @@ def _reduce(
 def _fraction(parts: Parts) -> Fraction:
     values, counts = parts
     total = values.sum()
-    number = total.new_tensor(values.numel()) if counts is None else counts.sum()
+    number = total.new_full((), values.numel()) if counts is None else counts.sum()
     return Fraction(total, number)
 
 
@@ -254,7 +276,14 @@ def _check_shapes(entry: Loss, output: Tensor, target: Tensor) -> None:
     shapes = f"got output {list(output.shape)} and target {list(target.shape)}"
     if not output.is_floating_point():
         raise ValueError(f"{entry.name} needs a floating-point output, got {output.dtype}")
-    if entry.target in ("binary", "real"):
+    if entry.sum_classes and output.ndim < 2:
+        raise ValueError(f"{entry.name} needs output and target [N, C, ...]; {shapes}")
+    if entry.heads > 1:
+        if output.ndim < 2 or output.shape != (*target.shape[:1], entry.heads, *target.shape[1:]):
+            raise ValueError(
+                f"{entry.name} needs output [N, {entry.heads}, ...] and target [N, ...]; {shapes}"
+            )
+    elif entry.target in ("binary", "real"):
         if output.shape != target.shape:
             raise ValueError(f"{entry.name} needs output and target of one shape; {shapes}")
     elif target.is_floating_point():
@@ -267,37 +296,57 @@ def _check_shapes(entry: Loss, output: Tensor, target: Tensor) -> None:
 
 
 def _as_declared(entry: Loss, output: Tensor, target: Tensor) -> Tensor:
-    """Target in the dtype and encoding the author's function expects, its values checked."""
+    """Target in the dtype and encoding the author's function expects; values are checked."""
+    if entry.output_within:
+        _check_range(entry, output, entry.output_within, f"outputs {entry.output_within}")
     if entry.target == "real":
+        if entry.within:
+            _check_range(entry, target, entry.within, f"targets {entry.within}")
         return target.to(output.dtype)
     if entry.target == "binary":
-        _check_range(entry, target, 0, 1, "targets in [0, 1]")
+        _check_range(entry, target, Bounds(0, 1), "targets in [0, 1]")
         return target.to(output.dtype)
     if target.is_floating_point():
-        _check_range(entry, target, 0, 1, "probabilities in [0, 1]")
+        _check_range(entry, target, Bounds(0, 1), "probabilities in [0, 1]")
+        if _readable(target):
+            sums = target.sum(1)
+            _check_range(entry, sums, Bounds(0.99, 1.01), "probabilities that sum to 1 over C")
         return target.to(output.dtype)
     classes = output.shape[1]
-    _check_range(entry, target, 0, classes - 1, f"class indices below {classes}")
+    _check_range(entry, target, Bounds(0, classes - 1), f"class indices below {classes}")
     target = target.long()
     if entry.target == "probabilities":
         return F.one_hot(target, classes).movedim(-1, 1).to(output.dtype)
     return target
 
 
-def _check_range(entry: Loss, target: Tensor, low: float, high: float, what: str) -> None:
+def _fitted(entry: Loss, key: str, value: Any, output: Tensor) -> Any:
+    """A factor per class in the output's dtype and on its device, its shape checked."""
+    per_class = entry.parameters[key].annotation in (ClassWeight, PerClass)
+    if not (per_class and isinstance(value, Tensor)):
+        return value
+    if value.shape != output.shape[1:2]:
+        raise ValueError(
+            f"{entry.name}.{key} needs one number per class, {output.shape[1]} of them; "
+            f"got shape {list(value.shape)}"
+        )
+    return value.to(output)
+
+
+def _check_range(entry: Loss, tensor: Tensor, bounds: Bounds, what: str) -> None:
     """Raise if a value lies outside, where values can be read."""
-    if target.numel() == 0 or not _readable(target):
+    if tensor.numel() == 0 or not _readable(tensor):
         return
-    smallest, largest = target.min().item(), target.max().item()
-    if not (low <= smallest and largest <= high):
+    smallest, largest = tensor.min().item(), tensor.max().item()
+    if smallest not in bounds or largest not in bounds:
         raise ValueError(
             f"{entry.name} needs {what}, got values from {smallest:g} to {largest:g} "
-            f"in a target of shape {list(target.shape)}"
+            f"in shape {list(tensor.shape)}"
         )
 
 
 def _readable(tensor: Tensor) -> bool:
-    """Whether looking at values costs no synchronisation and is allowed (vmap and compile forbid it)."""
+    """Whether looking at values is free of synchronisation and allowed (not in vmap or compile)."""
     plain = tensor.device.type == "cpu" and not torch.compiler.is_compiling()
     return plain and torch._C._functorch.maybe_get_level(tensor) == -1
 
@@ -306,7 +355,7 @@ def _kept(entry: Loss, target: Tensor, ignore_index: int) -> Tensor | None:
     """Which items count, or None where all do."""
     if entry.target == "real" or target.is_floating_point():
         return None
-    kept = target != ignore_index
+    kept = target.long() != ignore_index  # a uint8 target would wrap -100 to 156
     return None if _readable(kept) and bool(kept.all()) else kept
 
 
@@ -323,14 +372,15 @@ def _masked(parts: Parts, kept: Tensor) -> Parts:
 
 
 def _summed_over_classes(parts: Parts) -> Parts:
-    """One value per item from one per element of [N, C, ...]; an item counts if any element does."""
+    """One value per item from one per element [N, C, ...]; an item counts if any element does."""
     values, counts = parts
     return Parts(values.sum(1), None if counts is None else (counts > 0).any(1).to(values.dtype))
 
 
 def _autocast_off(output: Tensor) -> contextlib.AbstractContextManager[object]:
-    if torch.is_autocast_enabled(output.device.type):
-        return torch.autocast(output.device.type, enabled=False)
+    device = output.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()
 
 
@@ -339,8 +389,6 @@ def _torch_like(function: Callable[..., Any], entry: Loss) -> inspect.Signature:
     extra = [inspect.Parameter("reduction", inspect.Parameter.KEYWORD_ONLY, default="mean")]
     if entry.target != "real":
         extra.append(
-            inspect.Parameter(
-                "ignore_index", inspect.Parameter.KEYWORD_ONLY, default=IGNORE_INDEX
-            )
+            inspect.Parameter("ignore_index", inspect.Parameter.KEYWORD_ONLY, default=IGNORE_INDEX)
         )
     return signature.replace(parameters=[*signature.parameters.values(), *extra])

@@ -1,6 +1,7 @@
 """Penalties on parameters: terms of an objective that look at weights, not at outputs."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losses.arguments import NonNegative, Parameter, check_arguments, nearest, parameters_of
+from losses.arguments import (
+    NonNegative,
+    Parameter,
+    check_arguments,
+    convert,
+    nearest,
+    parameters_of,
+)
+
+HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -43,37 +53,55 @@ def penalty(name: str, *, source: str) -> Callable[[Callable[..., Tensor]], Call
             tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
             return _total(entry, tensors, given)
 
+        call.__doc__ = f"{inspect.getdoc(function)}\n\nSource: {source}\n"
         return call
 
     return register
 
 
 def _total(entry: Penalty, tensors: list[Tensor], settings: dict[str, Any]) -> Tensor:
+    """Sum over all entries of all tensors, half precision in float32; 0 if there are none."""
     if not tensors:
         return torch.zeros(())
-    return torch.stack([entry.function(t, **settings).sum() for t in tensors]).sum()
+    wide = [t.float() if t.dtype in HALF else t for t in tensors]
+    return torch.stack([entry.function(t, **settings).sum() for t in wide]).sum()
 
 
 def penalised(module: nn.Module, biases: bool = False) -> list[Tensor]:
-    """Parameters a penalty acts on: weights (two or more dimensions); `biases` adds all others.
+    """Trainable parameters a penalty acts on: the weights, or with `biases` all of them.
 
-    Biases and the scales of normalisation layers have one dimension and do not control how strongly
-    an input is used, so they are exempt by default.
+    Biases and the scales of normalisation layers do not control how strongly an input is used, so
+    they are exempt by default: what has fewer than two dimensions or belongs to a layer norm.
+    Frozen parameters are left out, and one shared by several layers counts once.
     """
-    return [p for p in module.parameters() if p.requires_grad and (biases or p.ndim > 1)]
+    norms = [m for m in module.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm)]
+    exempt = {id(p) for norm in norms for p in norm.parameters()}
+    trained = [p for p in module.parameters() if _requires_grad(p)]
+    return [p for p in trained if biases or (p.ndim > 1 and id(p) not in exempt)]
+
+
+def _requires_grad(parameter: Tensor) -> bool:
+    """Whether it is trained; inside `torch.func.vmap` only the tensor beneath knows."""
+    if torch.compiler.is_compiling():
+        return parameter.requires_grad
+    while not parameter.requires_grad and torch._C._functorch.is_batchedtensor(parameter):
+        parameter = torch._C._functorch.get_unwrapped(parameter)
+    return parameter.requires_grad
 
 
 class PenaltyModule(nn.Module):
-    """A penalty with its settings: `module(model)` gives a scalar. Made by :func:`build_penalty`."""
+    """A penalty with its settings; `module(model)` is a scalar. Made by :func:`build_penalty`."""
 
     def __init__(self, entry: Penalty, biases: bool, settings: dict[str, Any]) -> None:
         super().__init__()
         self.entry, self.biases, self.settings = entry, biases, settings
 
     def forward(self, model: nn.Module) -> Tensor:
+        """The penalty of a model's parameters, see :func:`penalised`."""
         return _total(self.entry, penalised(model, self.biases), self.settings)
 
     def extra_repr(self) -> str:
+        """Name and settings, for `print(module)`."""
         given = {"biases": self.biases, **self.settings}
         return ", ".join([self.entry.name, *(f"{k}={v}" for k, v in given.items())])
 
@@ -81,6 +109,17 @@ class PenaltyModule(nn.Module):
 def penalty_names() -> list[str]:
     """Names of all registered penalties, sorted."""
     return sorted(PENALTIES)
+
+
+def get_penalty(name: str) -> Penalty:
+    """The registered penalty of that name.
+
+    Raises:
+        ValueError: no such penalty; the message has the nearest name.
+    """
+    if name not in PENALTIES:
+        raise ValueError(f"there is no penalty '{name}'{nearest(name, PENALTIES)}")
+    return PENALTIES[name]
 
 
 def build_penalty(name: str, *, biases: bool = False, **settings: Any) -> PenaltyModule:
@@ -97,6 +136,7 @@ def build_penalty(name: str, *, biases: bool = False, **settings: Any) -> Penalt
     if name not in PENALTIES:
         raise ValueError(f"there is no penalty '{name}'{nearest(name, PENALTIES)}")
     entry = PENALTIES[name]
+    biases = convert(f"{name}.biases", bool, biases)
     return PenaltyModule(entry, biases, check_arguments(name, entry.parameters, settings))
 
 

@@ -1,0 +1,147 @@
+"""Resolving a sweep: composing every arm, checking it, and naming its runs."""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness import data, tasks
+from harness.compose import compose, expand
+from harness.config import RunConfig, differences, outcome, run_id
+from harness.paths import config_dir
+from harness.plan import Cell, Direction, Plan
+from harness.run import check_fit, load_data, probe
+from harness.sweep import Request
+from harness.sweepfile import OPTIONS, read, seeds_of
+from losses.arguments import nearest
+
+Resolved = dict[str, dict[str, RunConfig]]
+"""Config by task and arm."""
+
+
+def build_plan(wanted: Request) -> tuple[Plan, dict[str, str]]:
+    """The plan, and the hash of each data file of the user's own that it depends on.
+
+    Raises:
+        ValueError: the file is wrong, an arm cannot be composed, does not fit its task or equals
+            another, the baseline is no arm, or a task lacks the metric.
+    """
+    owner = f"sweep {wanted.path.stem}"
+    file = read(wanted.path, wanted.overrides)
+    arms = _expand_arms(file.arms)
+    if file.baseline not in arms:
+        raise ValueError(f"{owner}: baseline '{file.baseline}' is no arm{nearest(file.baseline, arms)}")
+    given = [text for text in wanted.overrides if text.partition("=")[0] not in OPTIONS]
+    shared = {
+        task: [*overrides, *file.overrides]
+        for task, overrides in (file.tasks or {str(file.task): [f"task={file.task}"]}).items()
+    }
+    resolved = {
+        task: {
+            arm: _compose(f"{owner}, arm {arm}", [*common, *own, *given]) for arm, own in arms.items()
+        }
+        for task, common in shared.items()
+    }
+    for by_arm in resolved.values():
+        _refuse_equal(owner, by_arm)
+    seeds = seeds_of(file)
+    plan = Plan(
+        name=wanted.name,
+        question=file.question,
+        metric=file.metric,
+        directions=_directions(owner, resolved, file.metric),
+        baseline=file.baseline,
+        margin=file.margin,
+        tasks=list(resolved),
+        arms=list(arms),
+        seeds=seeds,
+        cells=[
+            _cell(owner, task, arm, config, seeds)
+            for task, by_arm in resolved.items()
+            for arm, config in by_arm.items()
+        ],
+        differences=_differences(next(iter(resolved.values())), file.baseline),
+        command=" ".join(["lossbench sweep", _shell(wanted)]),
+        overrides=list(wanted.overrides),
+    )
+    return plan, _watched(resolved)
+
+
+def _cell(owner: str, task: str, arm: str, config: RunConfig, seeds: Sequence[int]) -> Cell:
+    """Push one batch through the arm, so that what cannot train is refused before anything does."""
+    try:
+        tried = probe(dataclasses.replace(config, seed=seeds[0]))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{owner}, arm {arm} on {task}: {' '.join(str(error).split())}") from error
+    runs = {seed: run_id(config, seed) for seed in seeds}
+    return Cell(task, arm, config.shared(), runs, *tried)
+
+
+def _shell(wanted: Request) -> str:
+    """The sweep's name or path and its overrides, as a shell takes them."""
+    shipped = wanted.path.parent == config_dir() / "sweep"
+    name = wanted.path.stem if shipped else str(wanted.path)
+    store = [] if str(wanted.store.folder) == "results" else [f"store={wanted.store.folder}"]
+    return shlex.join([name, *wanted.overrides, *store])
+
+
+def _expand_arms(arms: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """One arm per point of the product of values; swept ones are named by their values.
+
+    >>> _expand_arms({"ce": ["loss=cross_entropy"], "f": ["loss=focal", "loss.focal.gamma=1,2"]})
+    {'ce': ['loss=cross_entropy'], \
+'f:gamma=1': ['loss=focal', 'loss.focal.gamma=1'], \
+'f:gamma=2': ['loss=focal', 'loss.focal.gamma=2']}
+    """
+    expanded = {}
+    for name, overrides in arms.items():
+        products = expand(overrides)
+        for product in products:
+            swept = [_label(text) for text in product if text not in overrides]
+            expanded[f"{name}:{','.join(swept)}" if len(products) > 1 else name] = product
+    return expanded
+
+
+def _label(override: str) -> str:
+    key, _, value = override.partition("=")
+    return f"{key.rpartition('.')[2]}={value}"
+
+
+def _compose(owner: str, overrides: Sequence[str]) -> RunConfig:
+    try:
+        config = compose(overrides)
+        check_fit(config, tasks.get(config.task.name))
+    except ValueError as error:
+        raise ValueError(f"{owner}: {error}") from error
+    return config
+
+
+def _refuse_equal(owner: str, by_arm: Mapping[str, RunConfig]) -> None:
+    seen: dict[str, str] = {}
+    for arm, config in by_arm.items():
+        twin = seen.setdefault(run_id(config, 0), arm)
+        if twin != arm:
+            raise ValueError(f"{owner}: arms '{twin}' and '{arm}' are the same config")
+
+
+def _directions(owner: str, resolved: Resolved, metric: str) -> dict[str, Direction]:
+    """Which way is better, for every metric any task records; each task must have the headline."""
+    directions: dict[str, Direction] = {}
+    for task, by_arm in resolved.items():
+        config = next(iter(by_arm.values()))
+        yardsticks = tasks.get(config.task.name).yardsticks(load_data(config))
+        named = {f"{s}/{n}": y.direction for s in ("val", "test") for n, y in yardsticks.items()}
+        if metric not in named:
+            raise ValueError(f"{owner}: task {task} has no metric '{metric}'{nearest(metric, named)}")
+        directions |= named
+    return directions
+
+
+def _differences(by_arm: Mapping[str, RunConfig], baseline: str) -> dict[str, dict[str, Any]]:
+    reference = outcome(by_arm[baseline])
+    return {arm: differences(outcome(config), reference) for arm, config in by_arm.items()}
+
+
+def _watched(resolved: Resolved) -> dict[str, str]:
+    paths = {c.data["path"] for by_arm in resolved.values() for c in by_arm.values() if "path" in c.data}
+    return {path: data.file_hash(path) for path in sorted(paths)}

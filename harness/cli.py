@@ -1,0 +1,130 @@
+"""The command line: parsing only."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+EXAMPLES = """\
+examples:
+  lossbench demo
+  lossbench train task=classification/digits loss=focal loss.focal.gamma=1 seed=3
+  lossbench train -m task=regression/diabetes loss=mse,mae,huber seed=0,1,2
+  lossbench sweep imbalance
+  lossbench sweep my_sweep.yaml seeds=5 trainer.epochs=10
+  lossbench losses focal
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="lossbench",
+        description="Train models under many losses and compare the results fairly.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, words: str, *, overrides: bool = True) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=words, description=words)
+        if overrides:
+            added.add_argument("overrides", nargs="*", help="key=value, as Hydra takes them")
+        return added
+
+    train = command("train", "train once, or with -m once per point of a product of values")
+    train.add_argument("-m", "--multirun", action="store_true", help="Hydra's multirun")
+    for name, words in (
+        ("sweep", "plan a sweep, train what is missing, report; the same call resumes"),
+        ("plan", "show what a sweep would do; trains nothing"),
+        ("report", "compare the records there are, also of a half-finished sweep"),
+    ):
+        added = commands.add_parser(name, help=words, description=words)
+        added.add_argument("name", help="a shipped sweep, or the path of a YAML file")
+        added.add_argument("overrides", nargs="*", help="key=value for all arms, seeds=N, store=PATH")
+        if name == "sweep":
+            added.add_argument("--retry-failed", action="store_true", help="train failed runs again")
+            added.add_argument("--only", metavar="PATTERN", help="arms (or task/arm) that match")
+            added.add_argument("--force", action="store_true", help="train also what is done")
+        if name != "report":
+            added.add_argument("--jobs", type=_positive, metavar="N", help="processes at once")
+    command("demo", "a small sweep on real data, ending in a table and a report")
+    for name, words in (
+        ("losses", "list losses and penalties, or describe one"),
+        ("tasks", "list tasks, their data and metrics"),
+        ("data", "list data sets and their parameters, or describe one"),
+    ):
+        command(name, words, overrides=False).add_argument("name", nargs="?", help="describe this one")
+    command("doctor", "check versions, devices, disk, store, configs and losses")
+    return top
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if it worked, 2 for wrong input, 1 for a failure, 130 for Ctrl-C."""
+    from harness.commands import Stopped
+    from harness.store import StoreError
+
+    chosen, beyond = parser().parse_known_args(arguments)
+    try:
+        _take_rest(chosen, beyond)
+        return _run(chosen)
+    except ValueError as error:
+        if os.environ.get("LOSSBENCH_DEBUG"):
+            raise
+        print(f"lossbench: {error}", file=sys.stderr)
+        return 2
+    except StoreError as error:
+        print(f"lossbench: {error}", file=sys.stderr)
+        return 1
+    except (Stopped, KeyboardInterrupt) as stop:
+        print(f"\nlossbench: {stop or 'stopped'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _take_rest(chosen: argparse.Namespace, beyond: Sequence[str]) -> None:
+    """Overrides such as ~key look like nothing argparse knows; true options beyond it are wrong."""
+    wrong = [text for text in beyond if text.startswith("-") or not hasattr(chosen, "overrides")]
+    if wrong:
+        raise ValueError(f"{chosen.command} has no option {wrong[0]}; see lossbench {chosen.command} -h")
+    if beyond:
+        chosen.overrides += beyond
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from harness import commands
+
+    if chosen.command == "train":
+        if chosen.multirun:
+            from harness.multirun import multirun
+
+            multirun(chosen.overrides)
+        else:
+            commands.train(chosen.overrides)
+    elif chosen.command == "sweep":
+        choice = commands.Choice(chosen.retry_failed, chosen.only, chosen.force, chosen.jobs)
+        commands.sweep(chosen.name, chosen.overrides, choice)
+    elif chosen.command == "plan":
+        commands.plan(chosen.name, chosen.overrides, chosen.jobs)
+    elif chosen.command == "report":
+        commands.report(chosen.name, chosen.overrides)
+    elif chosen.command == "demo":
+        commands.demo(chosen.overrides)
+    elif chosen.command == "doctor":
+        from harness.doctor import doctor
+
+        return doctor(chosen.overrides)
+    else:
+        from harness.catalogue import show
+
+        show(chosen.command, chosen.name)
+    return 0

@@ -1,0 +1,244 @@
+"""What each command does. Torch and Lightning are imported only where something is trained."""
+
+import contextlib
+import fnmatch
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import sweep as sweeps
+from harness.launch import Launch, default_jobs
+from harness.plan import Plan, PlannedRun
+from harness.progress import Progress, clock
+from harness.record import Record
+from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.config import RunConfig
+
+
+class Stopped(Exception):  # noqa: N818 - asked for by the user
+    """Ctrl-C: how far it came and how to go on."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which runs of a sweep to train, and how."""
+
+    retry_failed: bool = False
+    only: str | None = None
+    force: bool = False
+    jobs: int | None = None
+
+
+def read_all(plan: Plan, store: Store) -> dict[str, Record]:
+    """Every record of the plan that exists, by run id."""
+    found = {run.id: store.read(run.id) for run in plan.runs()}
+    return {run_id: record for run_id, record in found.items() if record is not None}
+
+
+def to_do(plan: Plan, records: Mapping[str, Record], choice: Choice) -> list[PlannedRun]:
+    """The runs to train, interleaved across arms.
+
+    Raises:
+        ValueError: the pattern matches no arm.
+    """
+    if choice.only and not any(_matches(choice.only, c.task, c.arm) for c in plan.cells):
+        raise ValueError(f"--only {choice.only} matches no arm of {', '.join(plan.arms)}")
+
+    def wanted(run: PlannedRun) -> bool:
+        if choice.only and not _matches(choice.only, run.task, run.arm):
+            return False
+        record = records.get(run.id)
+        again = choice.retry_failed and record is not None and record.status != "done"
+        return choice.force or record is None or again
+
+    return [run for run in plan.runs() if wanted(run)]
+
+
+def _matches(pattern: str, task: str, arm: str) -> bool:
+    return fnmatch.fnmatchcase(arm, pattern) or fnmatch.fnmatchcase(f"{task}/{arm}", pattern)
+
+
+def sweep(name: str, overrides: Sequence[str], choice: Choice) -> None:
+    """Plan, train what is missing, report; the same call goes on where it was stopped.
+
+    Raises:
+        ValueError: something is wrong with the sweep; nothing was trained.
+        Stopped: interrupted.
+        StoreError: the store cannot be written.
+    """
+    wanted = sweeps.request(name, overrides)
+    plan = sweeps.plan(wanted, save=True)
+    records = read_all(plan, wanted.store)
+    runs = to_do(plan, records, choice)
+    jobs = min(choice.jobs or default_jobs(), len(runs))
+    print(summary(plan, records, jobs))
+    if runs:
+        _train_all(plan, records, runs, wanted, choice, jobs)
+    _show(plan, read_all(plan, wanted.store), wanted.folder)
+
+
+def _train_all(
+    plan: Plan,
+    records: dict[str, Record],
+    runs: Sequence[PlannedRun],
+    wanted: sweeps.Request,
+    choice: Choice,
+    jobs: int,
+) -> None:
+    again = choice.force or choice.retry_failed
+    kept = {} if again else dict(records)
+    progress = Progress(plan, kept, len(runs), sys.stdout)
+    launch = Launch(runs, wanted.store, jobs=jobs, force=again, log=wanted.folder / "workers.log")
+    lost = []
+    try:
+        for event in launch.events(progress.tick):
+            progress.end(event, wanted.store.read(event.run.id))
+            if event.status in ("lost", "refused"):
+                lost.append(event)
+    except KeyboardInterrupt:
+        left = len(runs) - progress.ended
+        raise Stopped(f"stopped with {left} runs left; go on with: {plan.command}") from None
+    for event in lost:
+        print(f"{event.run.arm} seed {event.run.seed}: {event.error}", file=sys.stderr)
+
+
+def plan(name: str, overrides: Sequence[str], jobs: int | None) -> None:
+    """Print what a sweep would do; trains nothing and writes nothing."""
+    wanted = sweeps.request(name, overrides)
+    made = sweeps.plan(wanted)
+    records = read_all(made, wanted.store)
+    print(summary(made, records, jobs or default_jobs(), arms=True))
+
+
+def report(name: str, overrides: Sequence[str]) -> None:
+    """Compare whatever records there are, print the table, write the reports."""
+    wanted = sweeps.request(name, overrides)
+    made = sweeps.plan(wanted, save=True)
+    _show(made, read_all(made, wanted.store), wanted.folder)
+
+
+def _show(plan: Plan, records: Mapping[str, Record], folder: Path) -> None:
+    from harness.compare import compare
+    from harness.report import terminal, write_report
+
+    print()
+    print(terminal(compare(plan, records)))
+    print(f"\nreport  {write_report(plan, records, folder)}")
+
+
+def summary(plan: Plan, records: Mapping[str, Record], jobs: int, *, arms: bool = False) -> str:
+    """What would run, what is done, what the seeds can show, and how long it takes."""
+    from harness.statistics import evidence
+
+    total = len(plan.cells) * len(plan.seeds)
+    left = [run for run in plan.runs() if run.id not in records]
+    tasks = f"{len(plan.tasks)} tasks x " if len(plan.tasks) > 1 else ""
+    size = f"{tasks}{_many(len(plan.arms), 'arm')} x {_many(len(plan.seeds), 'seed')} = {_many(total, 'run')}"
+    state = f"{total - len(left)} done, {len(left)} to run" + (
+        f" in {_many(min(jobs, len(left)), 'process', 'es')}; {_duration(plan, records, left, jobs)}"
+        if left
+        else ""
+    )
+    comparisons = (len(plan.arms) - 1) * len(plan.tasks)
+    lines = [f"plan      {plan.name}: {size}; {state}"]
+    if plan.question:
+        lines.insert(0, f"question  {plan.question}")
+    if comparisons:
+        lines.append(f"evidence  {evidence(len(plan.seeds), comparisons)}")
+    return "\n".join([*lines, *_arm_lines(plan)] if arms else lines)
+
+
+def _many(number: int, word: str, ending: str = "s") -> str:
+    return f"{number} {word}" + (ending if number != 1 else "")
+
+
+def _duration(
+    plan: Plan, records: Mapping[str, Record], left: Sequence[PlannedRun], jobs: int
+) -> str:
+    """From earlier runs of this sweep where there are any, else from the probe of one batch."""
+    known = [records[i].seconds["total"] for c in plan.cells for i in c.runs.values() if i in records]
+    if known:
+        return f"about {clock(sum(known) / len(known) * len(left) / jobs)}"
+    cells = {(cell.task, cell.arm): cell for cell in plan.cells}
+    steps = [cells[run.task, run.arm] for run in left]
+    return f"at least {clock(sum(c.steps * c.step_seconds for c in steps) / jobs)}"
+
+
+def _arm_lines(plan: Plan) -> list[str]:
+    lines = [f"metric    {plan.metric} ({plan.directions[plan.metric]} is better)", "arms"]
+    for arm in plan.arms:
+        if arm == plan.baseline:
+            lines.append(f"  {arm}  (baseline)")
+            continue
+        changed = ", ".join(f"{k}={v}" for k, v in plan.differences[arm].items())
+        lines.append(f"  {arm}  {changed}")
+    lines += _gradient_lines(plan)
+    return lines
+
+
+def _gradient_lines(plan: Plan) -> list[str]:
+    """Warn where first gradients differ so much that a loss is also another learning rate."""
+    lines = []
+    for task in plan.tasks:
+        norms = {c.arm: c.gradient for c in plan.cells if c.task == task}
+        base = norms.get(plan.baseline)
+        if not base:
+            continue
+        far = [a for a, n in norms.items() if n and not 1 / 3 <= n / base <= 3]
+        if far:
+            lines.append(
+                f"warning   {task}: first gradients differ from the baseline's by more than 3x: "
+                + ", ".join(f"{a} ({norms[a] / base:.2g}x)" for a in far)  # type: ignore[operator]
+            )
+    return lines
+
+
+def train(overrides: Sequence[str]) -> None:
+    """One run: its record, and its metrics on the terminal.
+
+    Raises:
+        ValueError: something is wrong with the config; nothing was trained.
+    """
+    from harness.compose import compose
+
+    train_one(compose(overrides))
+
+
+def train_one(config: "RunConfig") -> None:
+    """Train one checked config, or show the record there is."""
+    from harness.run import check_ready, progress_bar, run_once
+
+    store = Store(config.store)
+    check_ready(config)
+    bar = [progress_bar()] if sys.stderr.isatty() else []
+    record = run_once(config, store, callbacks=bar)
+    if record is None:
+        print("another process is training this run")
+        return
+    print(describe(record, store))
+
+
+def describe(record: Record, store: Store) -> str:
+    """A record for a person: status, metrics, where it lies."""
+    lines = [f"run       {record.id}  seed {record.seed}  {record.status}"]
+    if record.error:
+        lines.append(f"error     {record.error}")
+    names = sorted({name.partition("/")[2] for name in record.metrics})
+    if names:
+        lines.append(f"{'metric':<24}{'val':>12}{'test':>12}")
+    for name in names:
+        pair = [record.metrics.get(f"{split}/{name}") for split in ("val", "test")]
+        cells = "".join(f"{'' if v is None else format(v, '.4g'):>12}" for v in pair)
+        lines.append(f"{name:<24}{cells}")
+    lines.append(f"record    {store.run_folder(record.id) / 'record.json'}")
+    return "\n".join(lines)
+
+
+def demo(overrides: Sequence[str]) -> None:
+    """The sweep that shows what this is, on real data, in less than a minute."""
+    with contextlib.suppress(BrokenPipeError):
+        sweep("quick", overrides, Choice())

@@ -1,0 +1,238 @@
+"""From a plan and its records to a comparison: pure, paired by seed, needs no torch."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from harness import fairness, statistics, summary
+from harness.comparison import (
+    ArmResult,
+    Comparison,
+    Contrast,
+    RunStatus,
+    SeedRun,
+    TaskResult,
+)
+from harness.plan import Cell, Plan
+from harness.record import Record
+from harness.statistics import ALPHA, holm, paired
+from harness.verdict import judge, sentence
+
+LEAST_FLIPS = 6  # seeds from which flipped signs can reach 5%
+
+Key = tuple[str, str]  # task, arm
+
+
+@dataclass(frozen=True)
+class _Study:
+    """A sweep with its pairs and corrected p values, from which all results follow.
+
+    `pairs` has arm minus baseline by seed; `p` and `p_equivalence` stay empty while runs are
+    missing.
+    """
+
+    plan: Plan
+    records: Mapping[str, Record]
+    runs: dict[Key, list[SeedRun]]
+    pairs: dict[Key, dict[int, float]]
+    family: int
+    pending: bool
+    p: dict[Key, float]
+    p_equivalence: dict[Key, float]
+
+    @property
+    def higher(self) -> bool:
+        return self.plan.directions[self.plan.metric] == "higher"
+
+
+def compare(plan: Plan, records: Mapping[str, Record]) -> Comparison:
+    """Compare every arm with the baseline, task by task, on the seeds where both are done.
+
+    While a run is still without a record there is no interval, no p and no verdict.
+
+    Args:
+        plan: the sweep.
+        records: records by run id; those of other sweeps may be among them.
+
+    Raises:
+        ValueError: the plan does not say whether its metric is better higher or lower.
+    """
+    if plan.metric not in plan.directions:
+        known = ", ".join(plan.directions) or "none"
+        raise ValueError(f"plan {plan.name} has no direction for {plan.metric}, only for: {known}")
+    study = _study(plan, records)
+    statuses = [run.status for runs in study.runs.values() for run in runs]
+    draft = Comparison(
+        name=plan.name,
+        question=plan.question,
+        sentence="",
+        metric=plan.metric,
+        direction=plan.directions[plan.metric],
+        baseline=plan.baseline,
+        margin=plan.margin,
+        seeds=plan.seeds,
+        comparisons=study.family,
+        planned=len(statuses),
+        done=statuses.count("done"),
+        failed=statuses.count("failed"),
+        diverged=statuses.count("diverged"),
+        pending=statuses.count("pending"),
+        notes=fairness.notes(plan, records),
+        tasks=[_task(study, task) for task in plan.tasks],
+        differences=plan.differences,
+        fingerprints=list(fairness.shared_fingerprints(plan, records)),
+        provenance=fairness.provenance(plan, records),
+        command=plan.command,
+        overrides=plan.overrides,
+    )
+    return dataclasses.replace(draft, sentence=sentence(draft))
+
+
+def _study(plan: Plan, records: Mapping[str, Record]) -> _Study:
+    runs = {(c.task, c.arm): _runs(c, records, plan.metric) for c in plan.cells}
+    pairs = {
+        (task, arm): _pairs(mine, runs[task, plan.baseline])
+        for (task, arm), mine in runs.items()
+        if arm != plan.baseline and (task, plan.baseline) in runs
+    }
+    pending = any(run.status == "pending" for some in runs.values() for run in some)
+    testable = {} if pending else {k: list(d.values()) for k, d in pairs.items() if len(d) > 1}
+    family = len(pairs)
+    p = {key: paired(values).p for key, values in testable.items()}
+    equal = {
+        key: statistics.equivalence(values, plan.margin) if plan.margin else None
+        for key, values in testable.items()
+    }
+    return _Study(
+        plan, records, runs, pairs, family, pending, _holm(p, family), _holm(equal, family)
+    )
+
+
+def _holm(ps: Mapping[Key, float | None], family: int) -> dict[Key, float]:
+    known = {key: p for key, p in ps.items() if p is not None}
+    return dict(zip(known, holm(list(known.values()), family), strict=True))
+
+
+def _runs(cell: Cell, records: Mapping[str, Record], metric: str) -> list[SeedRun]:
+    """The runs of a cell; without a finite headline metric none counts as done."""
+    found = []
+    for seed, run in cell.runs.items():
+        record = records.get(run)
+        status: RunStatus = "pending" if record is None else record.status
+        value, error = None, None if record is None else record.error
+        if record is not None and status == "done":
+            value = record.metrics.get(metric)
+            if value is None:
+                status, error = "failed", f"the record has no {metric}"
+            elif not math.isfinite(value):
+                status, error, value = "diverged", f"{metric} is {value}", None
+        found.append(SeedRun(seed, run, status, value, error))
+    return found
+
+
+def _pairs(arm: list[SeedRun], other: list[SeedRun]) -> dict[int, float]:
+    """Arm minus other per seed where both are done."""
+    theirs = {run.seed: run.value for run in other}
+    found = {}
+    for run in arm:
+        value = theirs.get(run.seed)
+        if run.value is not None and value is not None:
+            found[run.seed] = run.value - value
+    return found
+
+
+def _task(study: _Study, task: str) -> TaskResult:
+    """All arms of one task, judged and ranked."""
+    cells = fairness.cells_of(study.plan, task)
+    done = {cell.arm: fairness.done_runs(cell, study.records) for cell in cells}
+    metric = summary.curve_metric(study.plan.metric, done)
+    best = _best(study, cells)
+    drafts = {cell.arm: _result(study, cell, done, metric, best=cell.arm in best) for cell in cells}
+    baseline = drafts.get(study.plan.baseline)
+    results = []
+    for draft in drafts.values():
+        verdict, text = judge(draft, baseline, higher=study.higher, pending=study.pending)
+        results.append(dataclasses.replace(draft, verdict=verdict, text=text))
+    sign = -1 if study.higher else 1
+    results.sort(key=lambda result: math.inf if result.mean is None else sign * result.mean)
+    return TaskResult(task, results, metric, summary.responses(cells))
+
+
+def _best(study: _Study, cells: Iterable[Cell]) -> set[str]:
+    """Arms with every run done that are not significantly worse than the best mean among them."""
+    runs = {c.arm: study.runs[c.task, c.arm] for c in cells}
+    values = {
+        arm: [run.value for run in some if run.value is not None]
+        for arm, some in runs.items()
+        if len(some) > 1 and all(run.value is not None for run in some)
+    }
+    if study.pending or not values:
+        return set()
+    means = {arm: sum(some) / len(some) for arm, some in values.items()}
+    leader = (max if study.higher else min)(means, key=lambda arm: means[arm])
+    ps = {arm: paired(list(_pairs(runs[arm], runs[leader]).values())).p for arm in values}
+    del ps[leader]
+    arms = list(ps)
+    corrected = holm([p if (p := ps[arm]) is not None else 1.0 for arm in arms])
+    return {leader, *(arm for arm, p in zip(arms, corrected, strict=True) if p > ALPHA)}
+
+
+def _result(
+    study: _Study, cell: Cell, done: Mapping[str, summary.Runs], metric: str | None, *, best: bool
+) -> ArmResult:
+    """One arm's numbers, not judged yet; `metric` is that of the learning curves."""
+    runs = study.runs[cell.task, cell.arm]
+    statuses = [run.status for run in runs]
+    headline = summary.spread([run.value for run in runs if run.value is not None])
+    mine = done[cell.arm]
+    baseline = {} if cell.arm == study.plan.baseline else done.get(study.plan.baseline, {})
+    curve = summary.curve(metric, mine, baseline, interval=not study.pending) if metric else []
+    return ArmResult(
+        arm=cell.arm,
+        planned=len(runs),
+        done=statuses.count("done"),
+        failed=statuses.count("failed"),
+        diverged=statuses.count("diverged"),
+        pending=statuses.count("pending"),
+        mean=headline.mean,
+        sd=headline.sd,
+        best=best,
+        verdict="pending",
+        text="",
+        contrast=_contrast(study, (cell.task, cell.arm)),
+        runs=runs,
+        others=summary.others(mine, study.plan.metric),
+        cost=summary.cost(mine),
+        curve=curve,
+    )
+
+
+def _contrast(study: _Study, key: Key) -> Contrast | None:
+    """The arm against the baseline; while runs are pending the differences alone."""
+    pairs = study.pairs.get(key)
+    if not pairs:
+        return None
+    seeds, values = list(pairs), list(pairs.values())
+    test = paired(values)
+    if study.pending:
+        return Contrast(seeds, values, test.mean, test.sd)
+    flip = statistics.sign_flip(values) if test.n >= LEAST_FLIPS else None
+    d = statistics.effect_size(values)
+    gains = values if study.higher else [-value for value in values]
+    return Contrast(
+        seeds=seeds,
+        differences=values,
+        mean=test.mean,
+        sd=test.sd,
+        low=test.low,
+        high=test.high,
+        p=test.p,
+        p_holm=study.p.get(key),
+        p_sign_flip=flip,
+        disagrees=flip is not None and test.p is not None and (flip <= ALPHA) != (test.p <= ALPHA),
+        p_equivalence=study.p_equivalence.get(key),
+        effect_size=d,
+        improvement=statistics.probability_of_improvement(gains),
+        seeds_needed=None if d is None else statistics.seeds_needed(d, study.family),
+    )

@@ -1,0 +1,212 @@
+"""What a comparison holds: plain frozen data, ready for JSON. Needs no torch.
+
+Differences are always arm minus baseline in the metric's own units; `better` and `worse` have taken
+the metric's direction into account.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.plan import Direction
+
+VERSION = 1
+Level = Literal["alarm", "warning", "note"]
+RunStatus = Literal["done", "failed", "diverged", "pending"]
+Verdict = Literal[
+    "better",
+    "worse",
+    "no practical difference",
+    "not enough evidence",
+    "identical",
+    "baseline",  # the arm others are compared with
+    "no baseline",  # nothing to compare with
+    "no result",  # no run of the arm is done
+    "pending",  # the sweep still runs
+]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence the reader must know; an alarm means that the table may be wrong."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One run as the comparison sees it; `value` is the headline metric of a done run."""
+
+    seed: int
+    id: str
+    status: RunStatus
+    value: float | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (ddof 1) over n runs; None where not finite or undefined."""
+
+    n: int
+    mean: float | None
+    sd: float | None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """An arm against the baseline on the seeds where both are done.
+
+    Attributes:
+        seeds, differences: the pairs.
+        mean, sd, low, high: mean difference, its standard deviation and 95% t interval.
+        p: two-sided paired t; p_holm: corrected over all comparisons of the sweep.
+        p_sign_flip: flipped signs, from 6 pairs on; `disagrees`: other side of 5% than `p`.
+        p_equivalence: two one-sided tests against the margin, Holm over the sweep.
+        effect_size: d_z; None without spread.
+        improvement: share of seeds on which the arm is better, a tie counting half.
+        seeds_needed: for power .8 at the corrected level, were the observed d_z the true one.
+
+    While the sweep still runs, everything that would tempt to stop early is None.
+    """
+
+    seeds: list[int]
+    differences: list[float]
+    mean: float
+    sd: float | None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    p_sign_flip: float | None = None
+    disagrees: bool = False
+    p_equivalence: float | None = None
+    effect_size: float | None = None
+    improvement: float | None = None
+    seeds_needed: int | None = None
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One evaluation while training: mean over seeds, and paired difference with its interval."""
+
+    step: float
+    n: int
+    mean: float
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Means per done run: wall seconds, optimiser steps, parameters, bytes at the peak."""
+
+    total_seconds: float | None
+    train_seconds: float | None
+    steps: float | None
+    parameters: float | None
+    peak_memory: float | None
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm on one task.
+
+    `planned` = `done` + `failed` + `diverged` + `pending`; `text` is the verdict in words with its
+    reservations; `best`: every run is done, and it is not significantly worse than the best mean
+    among such arms (paired t, Holm within the task).
+    """
+
+    arm: str
+    planned: int
+    done: int
+    failed: int
+    diverged: int
+    pending: int
+    mean: float | None
+    sd: float | None
+    best: bool
+    verdict: Verdict
+    text: str
+    contrast: Contrast | None
+    runs: list[SeedRun]
+    others: dict[str, Spread]
+    cost: Cost
+    curve: list[CurvePoint]
+
+
+@dataclass(frozen=True)
+class Response:
+    """Arms that differ in one number of the config alone, in its order."""
+
+    key: str
+    arms: list[str]
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """All arms on one task, the best mean first, arms without a result last."""
+
+    task: str
+    arms: list[ArmResult]
+    curve_metric: str | None
+    responses: list[Response]
+
+    def arm(self, name: str) -> ArmResult | None:
+        """The result of one arm, or None where the plan has none."""
+        return next((result for result in self.arms if result.arm == name), None)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Which distinct values of one fingerprint the arms of a task have at one seed."""
+
+    task: str
+    kind: str
+    seed: int
+    values: list[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The answer to a sweep's question.
+
+    Attributes:
+        sentence: the answer in one sentence.
+        comparisons: size of the family Holm corrects for.
+        done, failed, diverged, pending: runs of the whole sweep.
+        differences: per arm, what its config changes against the baseline's.
+        provenance: per key, every distinct value found in the records.
+    """
+
+    name: str
+    question: str
+    sentence: str
+    metric: str
+    direction: Direction
+    baseline: str
+    margin: float | None
+    seeds: list[int]
+    comparisons: int
+    planned: int
+    done: int
+    failed: int
+    diverged: int
+    pending: int
+    notes: list[Note]
+    tasks: list[TaskResult]
+    differences: dict[str, dict[str, Any]]
+    fingerprints: list[Fingerprint]
+    provenance: dict[str, list[str]]
+    command: str
+    overrides: list[str]
+    version: int = VERSION
+
+    def results(self) -> Iterator[tuple[TaskResult, ArmResult]]:
+        """Every arm of every task, in the order of the tables."""
+        for task in self.tasks:
+            for result in task.arms:
+                yield task, result

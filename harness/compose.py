@@ -1,0 +1,177 @@
+"""Hydra's part: from overrides to a config, with every registered name selectable without a YAML."""
+
+import functools
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import losses
+from harness import data, models
+from harness.config import OptimizerConfig, RunConfig, TrainerConfig, check, flat
+from harness.paths import config_dir
+from losses.arguments import Parameter, nearest, parameters_of
+
+GROUPS = ("task", "data", "model", "loss")
+
+
+@functools.cache
+def register() -> None:
+    """Put the root and every registered loss, penalty, data set and model into Hydra's store."""
+    store = ConfigStore.instance()
+    quiet = [{f"override hydra/{log}_logging": "disabled"} for log in ("job", "hydra")]
+    root = {
+        "defaults": ["_self_", {"task": "classification/digits"}, {"loss": "???"}, *quiet],
+        "loss": {"mix": "sum", "p": None},
+        "optimizer": _defaults(parameters_of(OptimizerConfig)),
+        "trainer": _defaults(parameters_of(TrainerConfig)),
+        "seed": 0,
+        "store": "results",
+        "trackers": [],
+        "hydra": {
+            "output_subdir": None,
+            "run": {"dir": "."},
+            "sweep": {"dir": "${store}/multirun", "subdir": "."},
+        },
+    }
+    store.store(name="run", node=root)
+    for name in losses.names():
+        settings = _defaults(losses.get(name).parameters)
+        store.store(group="loss", name=name, node={name: {"weight": 1.0, **settings}})
+    for name in losses.penalty_names():
+        settings = {"biases": False, **_defaults(losses.get_penalty(name).parameters)}
+        store.store(group="loss", name=name, node={name: {"weight": 1.0, **settings}})
+    for group, registry in (("data", data), ("model", models)):
+        for name in registry.names():
+            _register_named(group, name, registry.get(name).parameters)
+
+
+def _register_named(group: str, name: str, parameters: Mapping[str, Parameter]) -> None:
+    node = {"name": name, **_defaults(parameters)}
+    *folders, last = name.split("/")
+    path = "/".join([group, *folders])
+    ConfigStore.instance().store(group=path, name=last, node=node, package=group)
+
+
+def _defaults(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Defaults as a config node; a parameter without one must be given, which Hydra writes ???."""
+    return {p.name: "???" if p.required else p.default for p in parameters.values()}
+
+
+def options(group: str) -> list[str]:
+    """Everything that `group=` accepts: registered names and YAML files."""
+    registered = {
+        "loss": [*losses.names(), *losses.penalty_names()],
+        "data": data.names(),
+        "model": models.names(),
+    }
+    folder = config_dir() / group
+    files = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]
+    return sorted({*registered.get(group, []), *(file.as_posix() for file in files)})
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Overrides in Hydra's own grammar.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            raise ValueError(f"cannot read '{text}': an override is key=value") from error
+    return parsed
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """The product of all sweeps among the overrides, in order: `a=1,2 b=3` gives two lists.
+
+    >>> expand(["a=1,2", "b=3"])
+    [['a=1', 'b=3'], ['a=2', 'b=3']]
+    """
+    choices = []
+    for text, override in zip(overrides, parse(overrides), strict=True):
+        if override.is_sweep_override():
+            if not override.is_discrete_sweep():
+                raise ValueError(f"'{text}' names no finite list of values")
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([text])
+    return [list(product) for product in itertools.product(*choices)]
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """Compose and check one run's config.
+
+    Raises:
+        ValueError: an unknown name or key, a wrong type or value; one line with the nearest name.
+    """
+    register()
+    parsed = parse(overrides)
+    _check_groups(parsed)
+    if not any(override.key_or_group == "loss" for override in parsed):
+        raise ValueError("a run needs loss=NAME, such as loss=cross_entropy; see lossbench losses")
+    try:
+        composed = _composed(overrides)
+        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_explain(parsed, error)) from error
+    assert isinstance(plain, dict)
+    return check({str(key): value for key, value in plain.items()})
+
+
+def _composed(overrides: Sequence[str]) -> Any:
+    if not GlobalHydra.instance().is_initialized():
+        initialize_config_dir(config_dir=str(config_dir()), version_base="1.3")
+    return hydra_compose("run", overrides=list(overrides))
+
+
+def _check_groups(parsed: Iterable[Override]) -> None:
+    for override in parsed:
+        group = override.key_or_group
+        if group not in GROUPS or override.is_sweep_override():
+            continue
+        chosen = override.value()
+        for name in chosen if isinstance(chosen, list) else [chosen]:
+            if str(name).startswith("torchvision/") and group == "model":
+                _register_named("model", str(name), models.get(str(name)).parameters)
+            elif str(name) not in options(group):
+                article = {"data": "data set"}.get(group, group)
+                raise ValueError(f"there is no {article} '{name}'{nearest(str(name), options(group))}")
+
+
+def _explain(parsed: Sequence[Override], error: Exception) -> str:
+    """Hydra's complaint as one line with the nearest key, never its advice to add a key with +."""
+    groups = [o for o in parsed if o.key_or_group in GROUPS]
+    for override in parsed:
+        if override.is_sweep_override():
+            return (
+                f"'{override.input_line}' names several values: use train -m, or a sweep file; "
+                f"a list is written [a,b]"
+            )
+    try:
+        known = flat(OmegaConf.to_container(_composed([str(o.input_line) for o in groups])))  # type: ignore[arg-type]
+    except (HydraException, OmegaConfBaseException):
+        return " ".join(str(error).split())
+    branches = {".".join(key.split(".")[: i + 1]) for key in known for i in range(key.count(".") + 1)}
+    for override in parsed:
+        key = override.key_or_group
+        if key not in branches and key not in GROUPS and not override.is_add():
+            return f"config has no key '{key}'{nearest(key, {*branches, *GROUPS})}"
+    missing = [key for key, value in known.items() if value == "???"]
+    if missing:
+        return f"config needs a value for {', '.join(missing)}"
+    return " ".join(str(error).split())

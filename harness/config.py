@@ -1,0 +1,179 @@
+"""The one schema of a run: composed by Hydra, checked here before anything trains."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import losses
+from harness import data, models, tasks
+from harness.objective import ObjectiveConfig, parse_objective
+from losses.arguments import (
+    Bounds,
+    Count,
+    NonNegative,
+    Parameter,
+    Positive,
+    check_arguments,
+    convert,
+    nearest,
+    parameters_of,
+)
+
+RECIPE = 1
+"""Version of what a run computes; raised when the same config would train differently."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What is learnt and judged: the name of a file in harness/tasks."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser and its step size, the same for every arm unless an arm says otherwise."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: Positive = 1e-2
+    weight_decay: NonNegative = 0.0
+    momentum: Annotated[float, Bounds(0, 1, high_open=True)] = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long and on what; `accelerator`, `devices` and `strategy` do not decide the outcome.
+
+    The number of threads does, in the last bits, so it is fixed and not what the machine has.
+    """
+
+    epochs: Count = 30
+    batch_size: Count = 64
+    evaluations: Count = 10
+    gradient_clip: Positive | None = None
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
+    threads: Count = 1
+    accelerator: str = "auto"
+    devices: Count = 1
+    strategy: str = "auto"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything one run needs."""
+
+    task: TaskConfig
+    data: dict[str, Any]
+    model: dict[str, Any]
+    loss: dict[str, Any]
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    seed: Annotated[int, Bounds(0)] = 0
+    store: str = "results"
+    trackers: list[str] = field(default_factory=list)
+
+    def plain(self) -> dict[str, Any]:
+        """As nested plain values."""
+        return dataclasses.asdict(self)
+
+    def shared(self) -> dict[str, Any]:
+        """What all runs of an arm have in common: everything but seed, store and trackers."""
+        return {k: v for k, v in self.plain().items() if k not in ("seed", "store", "trackers")}
+
+    @property
+    def objective(self) -> ObjectiveConfig:
+        """The terms of the loss, parsed."""
+        return parse_objective(self.loss)
+
+
+def check(config: Mapping[str, Any]) -> RunConfig:
+    """Return the checked config with every default filled in.
+
+    Raises:
+        ValueError: one line that names the key, what must hold, what was given, the nearest name.
+    """
+    fields = parameters_of(RunConfig)
+    for key in config:
+        if key not in fields:
+            raise ValueError(f"config has no key '{key}'{nearest(str(key), fields)}")
+    for key in ("task", "data", "model", "loss"):
+        if not isinstance(config.get(key), Mapping) or not config[key]:
+            raise ValueError(f"config needs {key}, got {config.get(key)!r}")
+    values = {key: convert(key, fields[key].annotation, value) for key, value in config.items()}
+    checked = RunConfig(**values)
+    if checked.task.name not in tasks.names():
+        raise ValueError(
+            f"there is no task '{checked.task.name}'{nearest(checked.task.name, tasks.names())}"
+        )
+    _check_devices(checked.trainer)
+    return dataclasses.replace(
+        checked,
+        data=_named("data", checked.data, data.get(str(checked.data.get("name"))).parameters),
+        model=_named("model", checked.model, models.get(str(checked.model.get("name"))).parameters),
+        loss=checked.objective.plain(),
+    )
+
+
+def _named(
+    group: str, given: Mapping[str, Any], parameters: Mapping[str, Parameter]
+) -> dict[str, Any]:
+    """A registry entry's settings: its name, what was given, and the defaults of the rest."""
+    settings = {key: value for key, value in given.items() if key != "name"}
+    owner = f"{group} {given['name']}"
+    checked = check_arguments(owner, parameters, settings)
+    defaults = {p.name: p.default for p in parameters.values() if not p.required}
+    return {"name": given["name"], **defaults, **checked}
+
+
+def _check_devices(trainer: TrainerConfig) -> None:
+    if trainer.devices == 1 or trainer.accelerator == "cpu":
+        return
+    import torch
+
+    there = torch.cuda.device_count() or 1
+    if trainer.devices > there:
+        raise ValueError(f"trainer.devices={trainer.devices}, but this machine has {there}")
+
+
+def outcome(config: RunConfig) -> dict[str, Any]:
+    """What decides the result of a run besides its seed: no paths, devices, stores or trackers."""
+    plain = config.shared()
+    for key in ("accelerator", "devices", "strategy"):
+        del plain["trainer"][key]
+    if "path" in plain["data"]:
+        plain["data"]["path"] = data.file_hash(plain["data"]["path"])
+    return plain
+
+
+def run_id(config: RunConfig, seed: int) -> str:
+    """Identity of a run by content: config, seed, code of its losses, and the recipe's version."""
+    sources = {term.loss: losses.source_hash(term.loss) for term in config.objective.terms.values()}
+    content = {"recipe": RECIPE, "config": outcome(config), "seed": seed, "sources": sources}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; lists are values.
+
+    >>> flat({"a": {"b": 1}, "c": [2]})
+    {'a.b': 1, 'c': [2]}
+    """
+    result: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys of `config` whose value differs from `other`; None where only `other` has it."""
+    mine, theirs = flat(config), flat(other)
+    keys: Sequence[str] = [*mine, *(k for k in theirs if k not in mine)]
+    missing = object()
+    return {k: mine.get(k) for k in keys if mine.get(k, missing) != theirs.get(k, missing)}

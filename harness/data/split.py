@@ -1,0 +1,84 @@
+"""Which items train, validate and test. Arrays of row numbers in, arrays of row numbers out."""
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from losses.arguments import Count
+
+Array = npt.NDArray[Any]
+Split = tuple[Array, Array, Array]
+"""Row numbers of the training, validation and test part."""
+Order = Literal["random", "contiguous"]
+"""How items are divided: at random, or in the order of their rows."""
+
+
+def generator(seed: int, purpose: Literal["split", "corrupt"]) -> np.random.Generator:
+    """A source of random numbers for one purpose; equal seeds of two purposes are unrelated."""
+    return np.random.default_rng([seed, ("split", "corrupt").index(purpose)])
+
+
+def shuffled(n: int, rng: np.random.Generator) -> Array:
+    """0 to n-1 in random order.
+
+    Sorts uniform numbers: numpy keeps their stream across versions, but not that of `permutation`.
+    """
+    return np.argsort(rng.random(n), kind="stable")
+
+
+def random_split(n: int, classes: Array | None, rng: np.random.Generator) -> Split:
+    """60/20/20 at random; within each class where `classes` [n] are given, at least 1 item each.
+
+    Raises:
+        ValueError: a class has fewer than 3 items.
+    """
+    order = shuffled(n, rng)
+    strata = np.zeros(n, np.int64) if classes is None else classes
+    part = np.zeros(n, np.int64)
+    for stratum in np.unique(strata):
+        rows = order[strata[order] == stratum]
+        if len(rows) < 3:
+            raise ValueError(
+                f"a split needs at least 3 items (of each class), got {len(rows)} of {stratum}"
+            )
+        fifth = max(1, round(len(rows) / 5))
+        part[rows[:fifth]] = 2
+        part[rows[fifth : 2 * fifth]] = 1
+    return order[part[order] == 0], order[part[order] == 1], order[part[order] == 2]
+
+
+def contiguous_split(n: int) -> Split:
+    """The first 60% of the rows, the next 20%, the last 20%."""
+    first, second = n * 3 // 5, n * 4 // 5
+    rows = np.arange(n)
+    return rows[:first], rows[first:second], rows[second:]
+
+
+def cut(train: Array, classes: Array | None, *, train_size: Count | None = None) -> Array:
+    """The first `train_size` rows of the training part, each class keeping its share to within one.
+
+    Smaller cuts are contained in larger ones, and every class keeps at least one item.
+
+    Args:
+        train: row numbers in the order they are taken, int64 [N].
+        classes: the class of every row of the source, or None to take rows as they come.
+        train_size: how many items to train on; None for all.
+
+    Raises:
+        ValueError: there are fewer items than that, or fewer than one per class.
+    """
+    if train_size is None:
+        return train
+    if train_size > len(train):
+        raise ValueError(f"train_size={train_size}, but the training part has {len(train)} items")
+    if classes is None:
+        return train[:train_size]
+    turn = np.empty(len(train))  # an item's place in its class, as a part of the class
+    present = np.unique(classes[train])
+    if train_size < len(present):
+        raise ValueError(f"train_size={train_size} leaves some of {len(present)} classes empty")
+    for each in present:
+        mine = classes[train] == each
+        turn[mine] = np.arange(mine.sum()) / mine.sum()
+    return train[np.sort(np.argsort(turn, kind="stable")[:train_size])]

@@ -1,0 +1,242 @@
+"""What a reader must know before believing a table: arms are checked against each other.
+
+Pure functions from a plan and its records to notes. Needs no torch.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import Any
+
+from harness.comparison import Fingerprint, Note
+from harness.plan import Cell, Plan
+from harness.record import Record
+
+Records = Mapping[str, Record]
+SHARED = ("data", "split", "init", "order")  # fingerprints all arms of a seed must have in common
+OWN = ("started", "finished")  # provenance that differs between any two runs
+NAMES_SHOWN = 6
+
+
+def notes(plan: Plan, records: Records) -> list[Note]:
+    """All notes on a sweep, alarms first."""
+    checks = (baseline, identical, seeds, fingerprints, amounts, sources, pairs)
+    found = [*configs(plan), *tuning(plan)]
+    found += [note for check in checks for note in check(plan, records)]
+    if plan.overrides:
+        found.append(Note("note", f"overrides from the command line: {' '.join(plan.overrides)}"))
+    return sorted(found, key=lambda note: ("alarm", "warning", "note").index(note.level))
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names with commas, cut after a few.
+
+    >>> listed("abc")
+    'a, b, c'
+    """
+    words = [str(name) for name in names]
+    more = [f"{len(words) - NAMES_SHOWN} more"] if len(words) > NAMES_SHOWN + 1 else []
+    return ", ".join([*words[:NAMES_SHOWN], *more] if more else words)
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested config; lists are values."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def done_runs(cell: Cell, records: Records) -> dict[int, Record]:
+    """Records of a cell's done runs by seed."""
+    found = {seed: records.get(run) for seed, run in cell.runs.items()}
+    return {seed: r for seed, r in found.items() if r is not None and r.status == "done"}
+
+
+def cells_of(plan: Plan, task: str) -> list[Cell]:
+    """The cells of one task in the order of the plan."""
+    return [cell for cell in plan.cells if cell.task == task]
+
+
+def _where(plan: Plan, task: str) -> str:
+    return f"{task}: " if len(plan.tasks) > 1 else ""
+
+
+def baseline(plan: Plan, records: Records) -> Iterator[Note]:
+    """No baseline, or none of its runs done although others are."""
+    for task in plan.tasks:
+        cells = cells_of(plan, task)
+        cell = next((cell for cell in cells if cell.arm == plan.baseline), None)
+        if cell is None:
+            yield Note("alarm", f"{_where(plan, task)}the baseline {plan.baseline} is no arm here")
+        elif not done_runs(cell, records) and all(run in records for run in cell.runs.values()):
+            text = f"{_where(plan, task)}no run of the baseline {plan.baseline} is done"
+            yield Note("alarm", f"{text}: nothing to compare with")
+
+
+def _outcome(record: Record) -> Hashable:
+    """All that was measured on held-out data; the training loss is the arm's own affair."""
+    curve = tuple(
+        (key, repr(value))
+        for point in record.curve
+        for key, value in sorted(point.items())
+        if key.startswith("val/")
+    )
+    return tuple(sorted((key, repr(value)) for key, value in record.metrics.items())), curve
+
+
+def identical(plan: Plan, records: Records) -> Iterator[Note]:
+    """Arms whose runs are equal to the last bit on every seed (R6)."""
+    for task in plan.tasks:
+        groups: dict[Hashable, list[Cell]] = defaultdict(list)
+        for cell in cells_of(plan, task):
+            outcomes = {seed: _outcome(r) for seed, r in done_runs(cell, records).items()}
+            if outcomes:
+                groups[tuple(sorted(outcomes.items()))].append(cell)
+        for cells in groups.values():
+            if len(cells) < 2:
+                continue
+            names = listed(cell.arm for cell in cells)
+            same = all(cell.config == cells[0].config for cell in cells)
+            yield (
+                Note("note", f"{_where(plan, task)}{names} are one config under several names")
+                if same
+                else Note(
+                    "alarm",
+                    f"{_where(plan, task)}{names} are equal to the last bit although their configs "
+                    "differ: what sets them apart may not reach the training",
+                )
+            )
+
+
+def seeds(plan: Plan, records: Records) -> Iterator[Note]:
+    """Arms on which the seed changes nothing, so that repeating them measures nothing."""
+    for task in plan.tasks:
+        stuck = []
+        for cell in cells_of(plan, task):
+            outcomes = [_outcome(record) for record in done_runs(cell, records).values()]
+            if len(outcomes) > 1 and len(set(outcomes)) == 1:
+                stuck.append(cell.arm)
+        if stuck:
+            text = f"{_where(plan, task)}every seed of {listed(stuck)} gave the same run"
+            yield Note("alarm", f"{text}: the spread is not that of new seeds")
+
+
+def shared_fingerprints(plan: Plan, records: Records) -> Iterator[Fingerprint]:
+    """Per task, kind and seed, the distinct fingerprints of the arms."""
+    for task in plan.tasks:
+        runs = {cell.arm: done_runs(cell, records) for cell in cells_of(plan, task)}
+        for kind in SHARED:
+            for seed in plan.seeds:
+                marks = (r[seed].fingerprints.get(kind) for r in runs.values() if seed in r)
+                values = list(dict.fromkeys(mark for mark in marks if mark is not None))
+                if values:
+                    yield Fingerprint(task, kind, seed, values)
+
+
+def fingerprints(plan: Plan, records: Records) -> Iterator[Note]:
+    """Arms of one seed that did not share data, split, initial weights or order (R1, R5)."""
+    unequal: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for mark in shared_fingerprints(plan, records):
+        if len(mark.values) > 1:
+            unequal[mark.task, mark.kind].append(mark.seed)
+    for (task, kind), where in unequal.items():
+        groups: dict[str | None, list[str]] = defaultdict(list)
+        for cell in cells_of(plan, task):
+            record = done_runs(cell, records).get(where[0])
+            if record is not None:
+                groups[record.fingerprints.get(kind)].append(cell.arm)
+        sides = " against ".join(listed(names) for names in groups.values())
+        yield Note(
+            "alarm",
+            f"{_where(plan, task)}the arms do not share their {kind} at {len(where)} of "
+            f"{len(plan.seeds)} seeds (seed {where[0]}: {sides}): the pairs differ in more than "
+            "the loss",
+        )
+
+
+def amounts(plan: Plan, records: Records) -> Iterator[Note]:
+    """Arms that took more steps, or have more parameters, than others."""
+    for task in plan.tasks:
+        for name in ("steps", "parameters"):
+            seen: dict[str, list[int]] = {}
+            for cell in cells_of(plan, task):
+                values = {getattr(r, name) for r in done_runs(cell, records).values()}
+                if values:
+                    seen[cell.arm] = sorted(values)
+            if len({tuple(values) for values in seen.values()}) > 1:
+                each = listed(f"{arm} {_range(values)}" for arm, values in seen.items())
+                yield Note("warning", f"{_where(plan, task)}unequal {name}: {each}")
+
+
+def _range(values: list[int]) -> str:
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def configs(plan: Plan) -> Iterator[Note]:
+    """Arms that differ from the baseline beyond their loss (R5)."""
+    for arm, changes in plan.differences.items():
+        other = [f"{key}={value}" for key, value in changes.items() if key.split(".")[0] != "loss"]
+        if other:
+            yield Note(
+                "warning", f"{arm} differs from {plan.baseline} beyond its loss: {listed(other)}"
+            )
+
+
+def provenance(plan: Plan, records: Records) -> dict[str, list[str]]:
+    """Every distinct value of every provenance key; of times the first start and last finish."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for run in plan.runs():
+        if run.id in records:
+            for key, value in flat(records[run.id].provenance):
+                found[key][str(value)] = None
+    merged = {key: list(values) for key, values in found.items()}
+    for key, pick in zip(OWN, (min, max), strict=True):
+        if key in merged:
+            merged[key] = [pick(merged[key])]
+    return merged
+
+
+def sources(plan: Plan, records: Records) -> Iterator[Note]:
+    """Records made by different code or on different machines, or from uncommitted changes."""
+    for cell in plan.cells:
+        made = done_runs(cell, records).values()
+        marks = {r.fingerprints["loss"] for r in made if "loss" in r.fingerprints}
+        if len(marks) > 1:
+            text = f"{_where(plan, cell.task)}the runs of {cell.arm} were made with {len(marks)} "
+            yield Note("alarm", f"{text}versions of its loss")
+    merged = provenance(plan, records)
+    mixed = [f"{key} ({listed(values)})" for key, values in merged.items() if len(values) > 1]
+    if mixed:
+        yield Note("warning", f"the records differ in {'; '.join(mixed)}")
+    if "True" in merged.get("dirty", []):
+        yield Note("note", "some records were made from uncommitted changes of the code")
+
+
+def tuning(plan: Plan) -> Iterator[Note]:
+    """Says that one learning rate served all arms, unless something was tuned (R3)."""
+    settings = [dict(flat(cell.config)) for cell in plan.cells]
+    if any(
+        key.split(".")[0] == "tune" and value for keys in settings for key, value in keys.items()
+    ):
+        return
+    rates = {str(keys[key]) for keys in settings for key in keys if key.split(".")[-1] == "lr"}
+    if len(plan.arms) > 1 and len(rates) == 1:
+        yield Note(
+            "note",
+            f"all arms share one untuned learning rate ({rates.pop()}): a loss on another scale is "
+            "trained with another step size",
+        )
+
+
+def pairs(plan: Plan, records: Records) -> Iterator[Note]:
+    """Arms compared on fewer seeds than planned, once nothing is left to run."""
+    if any(run.id not in records for run in plan.runs()):
+        return
+    for task in plan.tasks:
+        have = {cell.arm: set(done_runs(cell, records)) for cell in cells_of(plan, task)}
+        both = {arm: len(have.get(plan.baseline, set()) & runs) for arm, runs in have.items()}
+        short = [f"{arm} {n}" for arm, n in both.items() if 0 < n < len(plan.seeds)]
+        if short:
+            text = f"{_where(plan, task)}pairs of {len(plan.seeds)} planned: {listed(short)}"
+            yield Note("note", f"{text} (a seed counts where arm and {plan.baseline} are done)")

@@ -1,0 +1,220 @@
+"""The weighted sum of named terms that a run minimises: the one place that divides and reduces."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+
+import losses
+from losses.arguments import (
+    Bounds,
+    ClassWeight,
+    NonNegative,
+    Share,
+    check_arguments,
+    convert,
+    nearest,
+    parameters_of,
+)
+
+TERM_KEYS = ("loss", "weight", "biases")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    r"""A number that moves from `start` to `end` between two points of the training.
+
+    With u = (t - begin) / (until - begin) clipped to [0, 1] and t the share of steps done:
+    linear is start + (end - start) u, cosine start + (end - start) (1 - cos(pi u)) / 2, and step is
+    start before `until` and end from there on.
+    """
+
+    schedule: Literal["linear", "cosine", "step"]
+    start: NonNegative = 0.0
+    end: NonNegative = 1.0
+    begin: Share = 0.0
+    until: Annotated[float, Bounds(0, 1, low_open=True)] = 1.0
+
+    def at(self, progress: float) -> float:
+        """Value when the share `progress` of all steps is done.
+
+        >>> Schedule("linear", start=1, end=3).at(0.25), Schedule("cosine").at(0.5)
+        (1.5, 0.5)
+        """
+        if self.schedule == "step":
+            return self.end if progress >= self.until else self.start
+        width = max(self.until - self.begin, 1e-12)
+        u = min(max((progress - self.begin) / width, 0.0), 1.0)
+        u = (1 - math.cos(math.pi * u)) / 2 if self.schedule == "cosine" else u
+        return self.start + (self.end - self.start) * u
+
+
+Weight = NonNegative | Schedule
+
+
+@dataclass(frozen=True)
+class TermConfig:
+    """One term: a registered loss or penalty, its weight, and the loss's own parameters."""
+
+    loss: str
+    weight: Weight
+    parameters: dict[str, Any]
+    biases: bool | None  # None for what is no penalty
+
+    def plain(self) -> dict[str, Any]:
+        """As a mapping that `parse_objective` reads back."""
+        weight = asdict(self.weight) if isinstance(self.weight, Schedule) else self.weight
+        biases = {} if self.biases is None else {"biases": self.biases}
+        return {"loss": self.loss, "weight": weight, **biases, **self.parameters}
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Terms by name, and how the losses among them are put together.
+
+    `sum` adds weighted terms. `convex` needs exactly two losses, a and b in the order given, and
+    minimises (1 - p) a + p b, each times its own weight; penalties are added to either.
+    """
+
+    terms: dict[str, TermConfig]
+    mix: Literal["sum", "convex"] = "sum"
+    p: Share | Schedule | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As a mapping that `parse_objective` reads back."""
+        p = asdict(self.p) if isinstance(self.p, Schedule) else self.p
+        return {"mix": self.mix, "p": p} | {n: t.plain() for n, t in self.terms.items()}
+
+    def losses(self) -> dict[str, TermConfig]:
+        """The terms that compare output with target."""
+        return {name: term for name, term in self.terms.items() if term.biases is None}
+
+
+def parse_objective(config: Mapping[str, Any]) -> ObjectiveConfig:
+    """Read the `loss` node of a config: terms keyed by name, beside `mix` and `p`.
+
+    Raises:
+        ValueError: an unknown loss or parameter, a wrong type or value, no loss at all, or a convex
+            mix without exactly two losses and a `p`.
+    """
+    top = parameters_of(ObjectiveConfig)
+    options = {k: convert(f"loss.{k}", top[k].annotation, config[k]) for k in ("mix", "p") if k in config}
+    terms = {n: _parse_term(n, given) for n, given in config.items() if n not in ("mix", "p")}
+    objective = ObjectiveConfig(terms, **options)
+    compared = list(objective.losses())
+    if not compared:
+        raise ValueError(f"loss needs at least one loss beside penalties, got {sorted(terms)}")
+    if objective.mix == "convex" and (len(compared) != 2 or objective.p is None):
+        raise ValueError(
+            f"loss.mix=convex needs exactly two losses and loss.p, "
+            f"got {', '.join(compared)} and p={objective.p}"
+        )
+    if objective.mix == "sum" and objective.p is not None:
+        raise ValueError(f"loss.p={objective.p} is read with loss.mix=convex only")
+    return objective
+
+
+def _parse_term(name: str, given: Any) -> TermConfig:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"loss.{name} must be a mapping of parameters, got {given!r}")
+    kind = given.get("loss", name)
+    is_penalty = kind in losses.penalty_names()
+    known = [*losses.names(), *losses.penalty_names()]
+    if kind not in known:
+        raise ValueError(f"there is no loss '{kind}'{nearest(str(kind), known)}")
+    entry = losses.get_penalty(kind) if is_penalty else losses.get(kind)
+    own = {k: v for k, v in given.items() if k not in TERM_KEYS}
+    defaults = {p.name: p.default for p in entry.parameters.values() if not p.required}
+    parameters = defaults | check_arguments(f"loss.{name}", entry.parameters, own)
+    weight = convert(f"loss.{name}.weight", Weight, given.get("weight", 1.0))
+    if "biases" in given and not is_penalty:
+        raise ValueError(f"loss.{name} has no parameter 'biases': {kind} is no penalty")
+    biases = convert(f"loss.{name}.biases", bool, given.get("biases", False))
+    return TermConfig(kind, weight, parameters, biases if is_penalty else None)
+
+
+class Evaluated(NamedTuple):
+    """What an objective gave for one batch: the total, and each term before its weight."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """Weighted sum of losses and penalties. Weights are a buffer, so a change recompiles nothing."""
+
+    weights: Tensor
+
+    def __init__(self, config: ObjectiveConfig, class_counts: Tensor | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.modules_by_term = nn.ModuleDict(
+            {n: _build(t, class_counts) for n, t in config.terms.items() if t.weight != 0.0}
+        )
+        self.register_buffer("weights", torch.empty(len(self.modules_by_term)), persistent=False)
+        self.advance(0.0)
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether any weight moves while training."""
+        weights = [term.weight for term in self.config.terms.values()]
+        return any(isinstance(weight, Schedule) for weight in [*weights, self.config.p])
+
+    def advance(self, progress: float) -> None:
+        """Set the weights for the share of steps done."""
+        values = [self._weight(name, progress) for name in self.modules_by_term]
+        self.weights.copy_(torch.tensor(values))
+
+    def _weight(self, name: str, progress: float) -> float:
+        weight = _at(self.config.terms[name].weight, progress)
+        compared = list(self.config.losses())
+        if self.config.mix == "convex" and self.config.p is not None and name in compared:
+            p = _at(self.config.p, progress)
+            return weight * (p if name == compared[1] else 1 - p)
+        return weight
+
+    def forward(self, output: Tensor, target: Tensor, model: nn.Module) -> Evaluated:
+        """Total and raw terms for a batch; penalties look at `model`."""
+        terms: dict[str, Tensor] = {}
+        for name, module in self.modules_by_term.items():
+            if isinstance(module, losses.LossModule):
+                terms[name] = module.entry.divide(_across_ranks(module.fraction(output, target)))
+            else:
+                terms[name] = module(model)
+        total = sum((w * t for w, t in zip(self.weights, terms.values(), strict=True)), start=0.0)
+        return Evaluated(torch.as_tensor(total), terms)
+
+
+def _at(weight: float | Schedule, progress: float) -> float:
+    return weight.at(progress) if isinstance(weight, Schedule) else weight
+
+
+def _build(term: TermConfig, class_counts: Tensor | None) -> nn.Module:
+    parameters = dict(term.parameters)
+    if term.biases is not None:
+        return losses.build_penalty(term.loss, biases=term.biases, **parameters)
+    declared = losses.get(term.loss).parameters
+    for key, value in parameters.items():
+        if declared[key].annotation == ClassWeight and isinstance(value, str):
+            if class_counts is None:
+                raise ValueError(f"loss.{term.loss}.{key}={value} needs a task with classes")
+            parameters[key] = losses.class_weight(value, class_counts)
+    return losses.build(term.loss, **parameters)
+
+
+def _across_ranks(fraction: losses.Fraction) -> losses.Fraction:
+    """Numerator and denominator over all processes, the gradient scaled for DDP's mean of ranks.
+
+    The value is the global one; the local gradient is multiplied by the number of processes, which
+    DDP divides by, so that the result equals one process with the whole batch.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return fraction
+    world = distributed.get_world_size()
+    both = torch.stack([fraction.numerator.detach(), fraction.denominator.to(fraction.numerator)])
+    distributed.all_reduce(both)
+    scaled = fraction.numerator * world
+    return losses.Fraction(scaled + (both[0] - scaled).detach(), both[1])

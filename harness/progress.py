@@ -1,0 +1,99 @@
+"""Showing a sweep while it runs: a live table on a terminal, one line per finished run elsewhere."""
+
+import sys
+import time
+from typing import TextIO
+
+from harness.launch import Event
+from harness.plan import Plan
+from harness.record import Record
+
+BAR = 24
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `h:mm:ss` or `m:ss`.
+
+    >>> clock(65), clock(3700)
+    ('1:05', '1:01:40')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Progress:
+    """Counts ends of runs per arm and shows them."""
+
+    def __init__(self, plan: Plan, records: dict[str, Record], to_do: int, out: TextIO) -> None:
+        self.plan, self.records, self.to_do, self.out = plan, records, to_do, out
+        self.live = out.isatty()
+        self.started = self.drawn = time.monotonic()
+        self.ended = 0
+        self.lines = 0
+
+    def end(self, event: Event, record: Record | None) -> None:
+        """Note that a run came to an end."""
+        self.ended += 1
+        if record is not None:
+            self.records[event.run.id] = record
+        if self.live:
+            self.draw()
+            return
+        run = event.run
+        task = f"{run.task}  " if len(self.plan.tasks) > 1 else ""
+        print(f"[{self.ended:>{len(str(self.to_do))}}/{self.to_do}] {task}{run.arm}  "
+              f"seed {run.seed}  {self._result(event, record)}", file=self.out, flush=True)  # fmt: skip
+
+    def _result(self, event: Event, record: Record | None) -> str:
+        if event.status != "done" or record is None:
+            reason = event.error or (record.error if record else None) or "no record"
+            return f"{event.status}: {reason}"
+        value = record.metrics.get(self.plan.metric)
+        shown = "missing" if value is None else f"{value:.4g}"
+        return f"{self.plan.metric} {shown}  {record.seconds['total']:.1f} s"
+
+    def tick(self) -> None:
+        """Draw again if the picture is getting old."""
+        if self.live and time.monotonic() - self.drawn > 0.25:
+            self.draw()
+
+    def draw(self) -> None:
+        """Replace the picture by a fresh one."""
+        self.drawn = time.monotonic()
+        picture = self._picture()
+        up = f"\x1b[{self.lines}A" if self.lines else ""
+        print(up + "".join(f"\x1b[2K{line}\n" for line in picture), end="", file=self.out, flush=True)
+        self.lines = len(picture)
+
+    def _picture(self) -> list[str]:
+        spent = time.monotonic() - self.started
+        left = spent / self.ended * (self.to_do - self.ended) if self.ended else None
+        wait = "starting" if left is None else f"about {clock(left)} left"
+        lines = [f"{self.plan.name}  {self.ended}/{self.to_do} runs  {clock(spent)}  {wait}"]
+        width = max(len(self._label(cell.task, cell.arm)) for cell in self.plan.cells)
+        for cell in self.plan.cells:
+            there = [self.records[i] for i in cell.runs.values() if i in self.records]
+            done = [r for r in there if r.status == "done"]
+            filled = round(BAR * len(there) / len(cell.runs))
+            values = [r.metrics[self.plan.metric] for r in done if self.plan.metric in r.metrics]
+            mean = f"{sum(values) / len(values):.4g}" if values else ""
+            bad = f"  {len(there) - len(done)} not done" if len(done) < len(there) else ""
+            bar = "█" * filled + "·" * (BAR - filled)
+            lines.append(f"{self._label(cell.task, cell.arm):<{width}}  {bar}  {len(there)}/{len(cell.runs)}"
+                         f"  {mean}{bad}")  # fmt: skip
+        return _fit(lines)
+
+    def _label(self, task: str, arm: str) -> str:
+        return f"{task}  {arm}" if len(self.plan.tasks) > 1 else arm
+
+
+def _fit(lines: list[str]) -> list[str]:
+    """Lines cut to the terminal, since a wrapped line cannot be drawn over."""
+    import shutil
+
+    columns, rows = shutil.get_terminal_size()
+    shown = lines if len(lines) < rows else [*lines[: rows - 2], f"... {len(lines) - rows + 2} more arms"]
+    return [line[: columns - 1] for line in shown]
+
+

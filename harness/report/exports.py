@@ -1,0 +1,181 @@
+"""A comparison as CSV, Markdown, LaTeX and JSON."""
+
+import csv
+import dataclasses
+import io
+import re
+from typing import Any
+
+from harness.comparison import ArmResult, Comparison, Spread, TaskResult
+from harness.report import style
+from harness.store import dump_json
+
+TABLE_HEAD = ("arm", "runs", "mean", "sd", "diff", "95% interval", "p (Holm)", "verdict")
+_LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "†": r"$^\dagger$",
+    "–": "--",
+}
+
+
+def to_json(comparison: Comparison) -> str:
+    """Everything the comparison holds, with its version; NaN and infinities as null."""
+    return dump_json(dataclasses.asdict(comparison))
+
+
+def to_csv(comparison: Comparison) -> str:
+    """One row per task and arm; floats with every digit, an empty cell where there is no number."""
+    rows = [_flat_row(comparison, task, arm) for task, arm in comparison.results()]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _flat_row(comparison: Comparison, task: TaskResult, result: ArmResult) -> dict[str, Any]:
+    """All numbers of one arm on one task under flat names."""
+    plain = {
+        field.name: getattr(result, field.name)
+        for field in dataclasses.fields(result)
+        if field.name not in ("contrast", "runs", "others", "cost", "curve")
+    }
+    contrast = dataclasses.asdict(result.contrast) if result.contrast else {}
+    pairs = len(contrast.pop("seeds", ()))
+    contrast.pop("differences", None)
+    facts = {"metric": comparison.metric, "direction": comparison.direction}
+    others = {
+        f"{name} {what}": getattr(spread, what)
+        for name, spread in result.others.items()
+        for what in ("mean", "sd")
+    }
+    return {
+        "task": task.task,
+        **plain,
+        **facts,
+        "baseline": comparison.baseline,
+        "pairs": pairs,
+        **{f"difference {key}": value for key, value in contrast.items()},
+        **dataclasses.asdict(result.cost),
+        **others,
+    }
+
+
+def cells(result: ArmResult, places: int) -> list[str]:
+    """What a printed table shows of one arm, in the order of `TABLE_HEAD`."""
+    contrast = result.contrast
+    return [
+        style.clean(result.arm),
+        style.count(result.done, result.planned),
+        style.number(result.mean, places),
+        style.number(result.sd, places),
+        style.number(contrast.mean, places, sign=True) if contrast else style.NOTHING,
+        style.interval(contrast.low, contrast.high, places) if contrast else style.NOTHING,
+        style.p_value(contrast.p_holm) if contrast else style.NOTHING,
+        style.marked(result),
+    ]
+
+
+def escape_markdown(text: object) -> str:
+    """Text that GitHub shows as it is, in a table cell too."""
+    safe = style.clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]|#!~$])", r"\\\1", safe)
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Tables for GitHub, the best arms bold."""
+    parts = [
+        f"## {escape_markdown(comparison.question)}",
+        escape_markdown(comparison.sentence),
+        *(f"> **{note.level}**: {escape_markdown(note.text)}" for note in comparison.notes),
+        escape_markdown(style.heading(comparison)),
+    ]
+    for task in comparison.tasks:
+        if len(comparison.tasks) > 1:
+            parts.append(f"### {escape_markdown(task.task)}")
+        places = style.task_decimals(task)
+        rows = [f"| {' | '.join(TABLE_HEAD)} |", "|---|---:|---:|---:|---:|:---:|---:|---|"]
+        for result in task.arms:
+            row = [escape_markdown(cell) for cell in cells(result, places)]
+            if result.best:
+                row[0] = f"**{row[0]}**"
+                row[2] = f"**{row[2]}**"
+            rows.append(f"| {' | '.join(row)} |")
+        parts.append("\n".join(rows))
+        parts += _others(task)
+    parts += [escape_markdown(line) for line in style.footnotes(comparison)]
+    parts.append(f"Again: `{style.clean(comparison.command).replace('`', ' ')}`")
+    return "\n\n".join(parts) + "\n"
+
+
+def spread(value: Spread | None, places: int) -> str:
+    """Mean ± standard deviation, or a dash."""
+    if value is None or value.mean is None:
+        return style.NOTHING
+    mean = style.number(value.mean, places)
+    return mean if value.sd is None else f"{mean} ± {style.number(value.sd, places)}"
+
+
+def other_metrics(task: TaskResult) -> list[str]:
+    """Names of the metrics beside the headline, in the order they were recorded."""
+    return list(dict.fromkeys(name for result in task.arms for name in result.others))
+
+
+def others_decimals(task: TaskResult, name: str) -> int:
+    """Decimals for one of the other metrics."""
+    spreads = [result.others[name] for result in task.arms if name in result.others]
+    return style.decimals([s.mean for s in spreads if s.mean is not None])
+
+
+def _others(task: TaskResult) -> list[str]:
+    """The other metrics as one table, metrics as rows so that any number of them fits."""
+    names = other_metrics(task)
+    if not names:
+        return []
+    head = ["metric", *(escape_markdown(result.arm) for result in task.arms)]
+    rows = [f"| {' | '.join(head)} |", "|---|" + "---:|" * len(task.arms)]
+    for name in names:
+        places = others_decimals(task, name)
+        row = [spread(result.others.get(name), places) for result in task.arms]
+        rows.append(f"| {' | '.join([escape_markdown(name), *row])} |")
+    return ["Other metrics (exploratory, mean ± sd):", "\n".join(rows)]
+
+
+def escape_latex(text: object) -> str:
+    """Text as LaTeX shows it; numbers in brackets keep their signs.
+
+    >>> escape_latex("50% of a_b")
+    '50\\\\% of a\\\\_b'
+    """
+    return "".join(_LATEX.get(char, char) for char in style.clean(text))
+
+
+def _latex_number(text: str) -> str:
+    return f"${text}$" if text[0] in "+-[" else escape_latex(text)
+
+
+def to_latex(comparison: Comparison) -> str:
+    """One booktabs table per task, the best arms bold."""
+    lines = [f"% {style.clean(line)}" for line in (comparison.question, comparison.sentence)]
+    lines += [f"% {note.level}: {style.clean(note.text)}" for note in comparison.notes]
+    lines += [f"% {style.heading(comparison)}", r"% needs \usepackage{booktabs}"]
+    for task in comparison.tasks:
+        places = style.task_decimals(task)
+        lines += ["", f"% {style.clean(task.task)}", r"\begin{tabular}{lrrrrcrl}", r"\toprule"]
+        lines += [" & ".join(escape_latex(name) for name in TABLE_HEAD) + r" \\", r"\midrule"]
+        for result in task.arms:
+            arm, runs, mean, *rest, verdict = cells(result, places)
+            row = [escape_latex(arm), runs, escape_latex(mean)]
+            if result.best:
+                row = [rf"\textbf{{{row[0]}}}", runs, rf"\textbf{{{row[2]}}}"]
+            row += [*map(_latex_number, rest), escape_latex(verdict)]
+            lines.append(" & ".join(row) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,153 @@
+"""The look of every rendering in one place: how text, numbers and verdicts are written."""
+
+import math
+from collections.abc import Iterable
+
+from harness.comparison import ArmResult, Comparison, TaskResult, Verdict
+
+NOTHING = "–"
+MOST_DECIMALS = 8
+SYMBOLS: dict[Verdict, str] = {
+    "better": "▲",
+    "worse": "▼",
+    "no practical difference": "■",
+    "not enough evidence": "●",
+    "identical": "◆",
+    "baseline": "◆",
+    "no baseline": "○",
+    "no result": "✕",
+    "pending": "○",
+}
+"""A shape per verdict, so that none is told by colour alone."""
+
+
+def clean(text: object) -> str:
+    """One printable line: control, format and private characters become a replacement mark.
+
+    >>> clean("a\\x1b[31mb\\nc")
+    'a�[31mb c'
+    """
+    return printable(" ".join(str(text).split()))
+
+
+def printable(text: str) -> str:
+    """The text with everything but visible characters and spaces replaced."""
+    return "".join(char if char.isprintable() or char in " \n" else "�" for char in text)
+
+
+def decimals(values: Iterable[float], widths: Iterable[float] = ()) -> int:
+    """Decimals for a column: two digits of the smallest width, or four of the typical value.
+
+    Args:
+        values: what the column shows.
+        widths: half widths of intervals, or spreads, that the reader must be able to tell from 0.
+    """
+    sizes = sorted(abs(value) for value in values if value and math.isfinite(value))
+    typical = math.floor(math.log10(sizes[len(sizes) // 2])) if sizes else 0
+    plain = min(4, max(0, 3 - typical)) if typical >= -1 else 3 - typical
+    known = [width for width in widths if width and math.isfinite(width)]
+    if known:
+        plain = min(1 - math.floor(math.log10(min(known))), plain + 2)
+    return min(MOST_DECIMALS, max(0, plain))
+
+
+def number(value: float | None, places: int, *, sign: bool = False) -> str:
+    """A number with fixed decimals, never "-0.0"; huge and tiny ones in powers of ten.
+
+    >>> number(-0.00001, 4, sign=True), number(1.5e9, 2), number(None, 2)
+    ('+0.0000', '1.50e+09', '–')
+    """
+    if value is None:
+        return NOTHING
+    if abs(value) >= 1e7 or (0 < abs(value) < 0.5 * 10.0**-MOST_DECIMALS):
+        return f"{value:{'+' if sign else ''}.2e}"
+    rounded = round(value, places) + 0.0  # adding 0.0 turns -0.0 into 0.0
+    return f"{rounded:{'+' if sign else ''}.{places}f}"
+
+
+def interval(low: float | None, high: float | None, places: int) -> str:
+    """An interval with signs, or a dash."""
+    if low is None or high is None:
+        return NOTHING
+    return f"[{number(low, places, sign=True)}, {number(high, places, sign=True)}]"
+
+
+def p_value(p: float | None) -> str:
+    """Three decimals, one more where they would hide on which side of 5% it lies.
+
+    >>> p_value(0.0004), p_value(0.0496), p_value(0.0504), p_value(0.2)
+    ('<0.001', '0.0496', '0.0504', '0.200')
+    """
+    if p is None:
+        return NOTHING
+    if p < 0.001:
+        return "<0.001"
+    return f"{p:.4f}" if 0.0495 <= p < 0.0505 and p != 0.05 else f"{p:.3f}"
+
+
+def count(done: int, planned: int) -> str:
+    """How many of the planned runs are done, short where all are."""
+    return f"{done}" if done == planned else f"{done} of {planned}"
+
+
+def amount(value: float | None) -> str:
+    """A quantity with three digits and thousands separated.
+
+    >>> amount(12345.6), amount(2.345), amount(None)
+    ('12,346', '2.35', '–')
+    """
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def memory(bytes_: float | None) -> str:
+    """Bytes as mebibytes."""
+    return NOTHING if bytes_ is None else f"{bytes_ / 2**20:,.0f} MiB"
+
+
+def task_decimals(task: TaskResult) -> int:
+    """Decimals for means, differences and intervals of one task."""
+    contrasts = [result.contrast for result in task.arms if result.contrast]
+    halves = [(c.high - c.low) / 2 for c in contrasts if c.low is not None and c.high is not None]
+    return decimals([r.mean for r in task.arms if r.mean is not None], halves)
+
+
+def heading(comparison: Comparison) -> str:
+    """What the numbers are, in one line: metric, direction, baseline, seeds, comparisons."""
+    plural = "" if comparison.comparisons == 1 else "s"
+    seeds = f"{len(comparison.seeds)} seed{'' if len(comparison.seeds) == 1 else 's'}"
+    return clean(
+        f"{comparison.metric} ({comparison.direction} is better), baseline {comparison.baseline}, "
+        f"{seeds}, {comparison.comparisons} comparison{plural}"
+    )
+
+
+def footnotes(comparison: Comparison) -> list[str]:
+    """How to read the table, as far as it needs saying."""
+    diff = "diff: mean paired difference to the baseline on the seeds both have"
+    if comparison.pending:
+        return [f"{diff}; intervals, p values and verdicts wait for the last run."]
+    lines = [
+        f"{diff}; 95% Student t interval over seeds, each by itself; p: paired t, Holm over all "
+        f"{comparison.comparisons} comparisons of the sweep.",
+        "The interval holds the variance of new seeds, not that of tuning anew.",
+        "Best: every run is done and it is not significantly worse than the best mean.",
+    ]
+    if comparison.margin is not None:
+        lines.append(
+            f"No practical difference: two one-sided tests put it within ±{comparison.margin:g}."
+        )
+    if any(disagrees(result) for _, result in comparison.results()):
+        lines.append("†: the exact sign-flip test falls on the other side of 5% than the t test.")
+    return lines
+
+
+def disagrees(result: ArmResult) -> bool:
+    """Whether the sign-flip test contradicts the t test on this arm."""
+    return result.contrast is not None and result.contrast.disagrees
+
+
+def marked(result: ArmResult) -> str:
+    """The verdict in words, with a dagger where the sign-flip test disagrees."""
+    return clean(result.text) + (" †" if disagrees(result) else "")

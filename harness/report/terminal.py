@@ -1,0 +1,86 @@
+"""A comparison as text for a terminal."""
+
+import textwrap
+from collections.abc import Sequence
+
+from harness.comparison import Comparison, Note, TaskResult
+from harness.report import style
+
+WIDTH = 100
+NARROWEST_ARM = 8
+HEAD = ("arm", "mean", "diff", "95% interval", "p (Holm)", "verdict")
+COLOURS = {"better": "32", "worse": "31", "alarm": "31", "warning": "33"}
+
+
+def terminal(comparison: Comparison, *, width: int = WIDTH, color: bool = False) -> str:
+    """The comparison as lines of at most `width` columns; escape codes only if `color`."""
+    blocks = [
+        _wrapped(comparison.question, width),
+        _wrapped(style.heading(comparison), width),
+        *(_table(task, width, color, named=len(comparison.tasks) > 1) for task in comparison.tasks),
+        _wrapped(comparison.sentence, width),
+        "\n".join(_note(note, width, color) for note in comparison.notes),
+        "\n".join(_wrapped(line, width) for line in _legend(comparison)),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _legend(comparison: Comparison) -> list[str]:
+    lines = [line.replace("Best:", "*:") for line in style.footnotes(comparison)]
+    starred = any(result.best for _, result in comparison.results())
+    return [line for line in lines if starred or not line.startswith("*:")]
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> str:
+    return textwrap.fill(style.clean(text), width, subsequent_indent=indent)
+
+
+def _painted(text: str, kind: str, color: bool) -> str:
+    return f"\x1b[{COLOURS[kind]}m{text}\x1b[0m" if color and kind in COLOURS else text
+
+
+def _note(note: Note, width: int, color: bool) -> str:
+    label = {"alarm": "ALARM ", "warning": "warning ", "note": "note "}[note.level]
+    return _painted(_wrapped(label + note.text, width, " " * len(label)), note.level, color)
+
+
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _table(task: TaskResult, width: int, color: bool, *, named: bool) -> str:
+    """One task as aligned columns; the arm's name gives way first, then the verdict wraps."""
+    places = style.task_decimals(task)
+    rows = [
+        [
+            style.clean(result.arm),
+            style.number(result.mean, places),
+            style.number(c.mean, places, sign=True) if (c := result.contrast) else "",
+            style.interval(c.low, c.high, places) if c and c.low is not None else "",
+            style.p_value(c.p_holm) if c and c.p_holm is not None else "",
+            style.marked(result),
+        ]
+        for result in task.arms
+    ]
+    sizes = [max(len(row[i]) for row in [list(HEAD), *rows]) for i in range(len(HEAD))]
+    rest = sum(sizes[1:5]) + 2 * 5 + 1
+    sizes[0] = max(NARROWEST_ARM, min(sizes[0], width - rest - min(sizes[5], width // 3)))
+    sizes[5] = max(NARROWEST_ARM, width - rest - sizes[0])
+    lines = [style.clean(task.task)] if named else []
+    lines.append(" " + _line(list(HEAD), sizes, [HEAD[5]]))
+    for row, result in zip(rows, task.arms, strict=True):
+        words = textwrap.wrap(row[5], sizes[5]) or [""]
+        text = _line(row, sizes, words)
+        star = "*" if result.best else " "
+        lines.append(_painted(star + text, result.verdict, color))
+    return "\n".join(lines)
+
+
+def _line(row: Sequence[str], sizes: Sequence[int], verdict: Sequence[str]) -> str:
+    """One row; further lines of its verdict hang below."""
+    cells = [_shortened(row[0], sizes[0]).ljust(sizes[0])]
+    cells += [row[1].rjust(sizes[1]), row[2].rjust(sizes[2])]
+    cells += [row[3].center(sizes[3]), row[4].rjust(sizes[4]), verdict[0]]
+    first = "  ".join(cells).rstrip()
+    hang = " " * (sum(sizes[:5]) + 2 * 5 + 1)
+    return "\n".join([first, *(hang + line for line in verdict[1:])])

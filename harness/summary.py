@@ -1,0 +1,102 @@
+"""What is shown but not judged: other metrics, cost, curves, responses. Needs no torch."""
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+from harness.comparison import Cost, CurvePoint, Response, Spread
+from harness.fairness import flat
+from harness.plan import Cell
+from harness.record import Record
+from harness.statistics import mean_and_sd, paired
+
+LEAST_RESPONSE = 3  # arms that make a curve against a config number
+Runs = Mapping[int, Record]  # done runs of one arm by seed
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation; None if there is no value or one is not finite."""
+    if not values or not all(math.isfinite(value) for value in values):
+        return Spread(len(values), None, None)
+    return Spread(len(values), *mean_and_sd(values))
+
+
+def others(runs: Runs, headline: str) -> dict[str, Spread]:
+    """Every metric but the headline, over the runs that have it."""
+    names = dict.fromkeys(name for record in runs.values() for name in record.metrics)
+    values = {n: [r.metrics[n] for r in runs.values() if n in r.metrics] for n in names}
+    return {name: spread(values[name]) for name in names if name != headline}
+
+
+def cost(runs: Runs) -> Cost:
+    """What a done run took in the mean; None where nothing was recorded."""
+
+    def mean(values: Iterable[float | None]) -> float | None:
+        known = [value for value in values if value]
+        return sum(known) / len(known) if known else None
+
+    records = list(runs.values())
+    return Cost(
+        total_seconds=mean(r.seconds.get("total") for r in records),
+        train_seconds=mean(r.seconds.get("train") for r in records),
+        steps=mean(r.steps for r in records),
+        parameters=mean(r.parameters for r in records),
+        peak_memory=mean(r.peak_memory for r in records),
+    )
+
+
+def curve_metric(metric: str, arms: Mapping[str, Runs]) -> str | None:
+    """The headline metric on validation data, if any run recorded it while training."""
+    wanted = f"val/{metric.split('/', 1)[-1]}"
+    records = (record for runs in arms.values() for record in runs.values())
+    return wanted if any(wanted in point for r in records for point in r.curve) else None
+
+
+def _points(record: Record, metric: str) -> dict[float, float]:
+    """Finite values of one run's curve by optimiser step."""
+    values = ((point.get("step"), point.get(metric)) for point in record.curve)
+    return {s: v for s, v in values if s is not None and v is not None and math.isfinite(v)}
+
+
+def curve(metric: str, arm: Runs, baseline: Runs, *, interval: bool) -> list[CurvePoint]:
+    """Mean per step, and where the baseline has the same step and seed the paired difference.
+
+    The interval is pointwise and needs two pairs; `interval=False` leaves it out.
+    """
+    mine: dict[float, dict[int, float]] = defaultdict(dict)
+    for seed, record in arm.items():
+        for step, value in _points(record, metric).items():
+            mine[step][seed] = value
+    theirs = {seed: _points(record, metric) for seed, record in baseline.items()}
+    found = []
+    for step, values in sorted(mine.items()):
+        pairs = [v - theirs[s][step] for s, v in values.items() if step in theirs.get(s, {})]
+        test = paired(pairs) if pairs else None
+        low, high = (test.low, test.high) if test and interval else (None, None)
+        mean = sum(values.values()) / len(values)
+        found.append(CurvePoint(step, len(values), mean, test.mean if test else None, low, high))
+    return found
+
+
+def responses(cells: list[Cell]) -> list[Response]:
+    """Groups of arms whose configs differ in one number alone."""
+    settings = {cell.arm: dict(flat(cell.config)) for cell in cells}
+    keys = dict.fromkeys(key for config in settings.values() for key in config)
+    varying = [k for k in keys if len({repr(config.get(k)) for config in settings.values()}) > 1]
+    found = []
+    for key in varying:
+        groups: dict[Hashable, dict[float, str]] = defaultdict(dict)
+        for arm, config in settings.items():
+            if _is_number(config.get(key)):
+                rest = tuple((k, repr(config.get(k)), k in config) for k in varying if k != key)
+                groups[rest].setdefault(float(config[key]), arm)
+        for group in groups.values():
+            if len(group) >= LEAST_RESPONSE:
+                values = sorted(group)
+                found.append(Response(key, [group[value] for value in values], values))
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

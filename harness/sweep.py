@@ -1,0 +1,137 @@
+"""A sweep somebody asks for, and its plan: the saved one if nothing has changed. Needs no torch."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.paths import config_dir
+from harness.plan import Cell, Plan
+from harness.store import Store, dump_json, write_atomically
+
+PACKAGES = (Path(__file__).resolve().parent, Path(__file__).resolve().parent.parent / "losses")
+
+
+def find(name: str) -> Path:
+    """The file of a shipped sweep, or of a path to one's own.
+
+    Raises:
+        ValueError: no such file; the message has the nearest shipped name.
+    """
+    own = Path(name)
+    if own.suffix in (".yaml", ".yml"):
+        if own.is_file():
+            return own
+        raise ValueError(f"there is no file {own}")
+    shipped = {path.stem: path for path in sorted((config_dir() / "sweep").glob("*.yaml"))}
+    if name not in shipped:
+        from losses.arguments import nearest
+
+        raise ValueError(f"there is no sweep '{name}'{nearest(name, shipped)}")
+    return shipped[name]
+
+
+def slug(name: str, overrides: Sequence[str]) -> str:
+    """A folder name for a sweep, with the overrides that make it another sweep.
+
+    >>> slug("quick", []), slug("quick", ["seeds=3"])
+    ('quick', 'quick@seeds=3')
+    """
+    full = "@".join([name, ",".join(sorted(overrides))]) if overrides else name
+    safe = re.sub(r"[^\w.=,@+-]", "_", full)
+    if safe == full and len(safe) <= 100:
+        return safe
+    return f"{safe[:80]}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sweep somebody asks for: its file, the overrides, and the store."""
+
+    path: Path
+    overrides: tuple[str, ...]
+    store: Store
+
+    @property
+    def name(self) -> str:
+        """The sweep's folder name."""
+        return slug(self.path.stem, self.overrides)
+
+    @property
+    def folder(self) -> Path:
+        """Where its plan and reports lie."""
+        return self.store.sweep_folder(self.name)
+
+    def digest(self) -> str:
+        """Hash of everything a plan is made from: the file, overrides, configs and code."""
+        files = [self.path, *sorted(config_dir().rglob("*.yaml"))]
+        for package in PACKAGES:
+            files += sorted(package.rglob("*.py"))
+        parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        return hashlib.sha256("\n".join([*self.overrides, *parts]).encode()).hexdigest()
+
+
+def request(name: str, overrides: Sequence[str]) -> Request:
+    """Split `store=` from the overrides and find the sweep's file."""
+    stores = [text.removeprefix("store=") for text in overrides if text.startswith("store=")]
+    rest = tuple(text for text in overrides if not text.startswith("store="))
+    return Request(find(name), rest, Store(stores[-1] if stores else "results"))
+
+
+def plan(wanted: Request, *, save: bool = False) -> Plan:
+    """The plan of a sweep: the saved one if nothing it was made from has changed, else a new one.
+
+    Raises:
+        ValueError: anything wrong in the file, the overrides or a config; nothing is written.
+    """
+    digest = wanted.digest()
+    saved = _saved(wanted.folder / "plan.json", digest)
+    if saved is not None:
+        return saved
+    from harness.build import build_plan  # composing needs torch, a saved plan does not
+
+    made, watched = build_plan(wanted)
+    if save:
+        _refuse_other_file(wanted)
+        content = {
+            "digest": digest,
+            "watched": watched,
+            "file": str(wanted.path.resolve()),
+            "plan": dataclasses.asdict(made),
+        }
+        write_atomically(wanted.folder / "plan.json", dump_json(content))
+    return made
+
+
+def _saved(path: Path, digest: str) -> Plan | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        same = content["digest"] == digest and all(
+            hashlib.sha256(Path(file).read_bytes()).hexdigest() == known
+            for file, known in content["watched"].items()
+        )
+        if not same:
+            return None
+        stored = dict(content["plan"])
+        cells = [
+            Cell(**{**cell, "runs": {int(seed): run for seed, run in cell["runs"].items()}})
+            for cell in stored.pop("cells")
+        ]
+        return Plan(cells=cells, **stored)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _refuse_other_file(wanted: Request) -> None:
+    """Two files of one name would share a folder and overwrite each other's reports."""
+    try:
+        other = json.loads((wanted.folder / "plan.json").read_text(encoding="utf-8"))["file"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if Path(other).exists() and not Path(other).samefile(wanted.path):
+        raise ValueError(
+            f"{wanted.folder} belongs to {other}; rename {wanted.path.name} or give it store=PATH"
+        )

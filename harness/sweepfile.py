@@ -1,0 +1,89 @@
+"""The schema of a sweep file, and reading one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from losses.arguments import check_arguments, parameters_of
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """What a sweep file may say.
+
+    Attributes:
+        metric: the headline metric, `val/NAME` or `test/NAME`.
+        baseline: the arm others are compared with.
+        arms: overrides per arm; a list of values in an override makes one arm of each.
+        question: what the sweep asks, in a sentence.
+        cost: how long it takes, in words.
+        outcome: what came out when it was run, in words.
+        task: the task of every arm, unless `tasks` names several with overrides of their own.
+        tasks: overrides per task.
+        seeds: how many seeds (0, 1, ...), or a list of them.
+        margin: differences smaller than this, in the metric's units, do not matter in practice.
+        overrides: overrides of every arm.
+    """
+
+    metric: str
+    baseline: str
+    arms: dict[str, list[str]]
+    question: str = ""
+    cost: str = ""
+    outcome: str = ""
+    task: str | None = None
+    tasks: dict[str, list[str]] = field(default_factory=dict)
+    seeds: int | list[int] = 10
+    margin: float | None = None
+    overrides: list[str] = field(default_factory=list)
+
+
+OPTIONS = ("metric", "baseline", "seeds", "margin")
+"""Keys of a sweep file that the command line may replace."""
+
+
+def read(path: Path, overrides: Sequence[str]) -> SweepFile:
+    """Read and check a sweep file; overrides of its own options replace what it says.
+
+    Raises:
+        ValueError: it is no YAML, or a key is unknown, missing, or of the wrong type.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    owner = f"sweep {path.stem}"
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{owner} must be a mapping, got {type(content).__name__}")
+    given: dict[str, Any] = {str(key): value for key, value in content.items()}
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key in OPTIONS:
+            given[key] = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"]))[key]  # type: ignore[index, call-overload]
+    read = SweepFile(**check_arguments(owner, parameters_of(SweepFile), given))
+    _check_lists(owner, {"arms": read.arms, "tasks": read.tasks})
+    if not read.arms:
+        raise ValueError(f"{owner} has no arms")
+    if (read.task is None) == (not read.tasks):
+        raise ValueError(f"{owner} needs either task or tasks")
+    if not seeds_of(read) or len(set(seeds_of(read))) < len(seeds_of(read)):
+        raise ValueError(f"{owner}.seeds must be at least one, each once, got {read.seeds}")
+    return read
+
+
+def seeds_of(file: SweepFile) -> list[int]:
+    """The seeds a sweep file asks for."""
+    return list(range(file.seeds)) if isinstance(file.seeds, int) else list(file.seeds)
+
+
+def _check_lists(owner: str, groups: Mapping[str, Mapping[str, Any]]) -> None:
+    for group, entries in groups.items():
+        for name, texts in entries.items():
+            listed = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+            if not listed:
+                raise ValueError(f"{owner}.{group}.{name} must be a list of overrides, got {texts!r}")

@@ -1,0 +1,175 @@
+"""The one training step that every task shares, and what a task has to say for itself."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from harness.batches import Batches
+from harness.config import OptimizerConfig
+from harness.data import Data, Part
+from harness.objective import Objective
+from harness.plan import Direction
+from losses import Loss
+
+
+EVALUATION_BATCH = 1024
+
+
+class Diverged(Exception):  # noqa: N818 - a state of the run, not an error of the program
+    """Training met NaN or infinity; `step` says where."""
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(f"{what} is not finite at step {step}")
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """One metric of a task: which way is better, and the torchmetrics object that computes it.
+
+    `cheap` metrics are evaluated while training, for the curve; the others once, at the end.
+    """
+
+    direction: Direction
+    metric: Metric
+    cheap: bool = False
+
+
+class Task(LightningModule):
+    """Model, objective and metrics on one data set. Subclasses say what outputs mean.
+
+    A subclass defines `kinds`, `refusal`, `predict` and `yardsticks`, and names no loss.
+    """
+
+    kinds: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        data: Data,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: OptimizerConfig,
+        batches: Batches,
+    ) -> None:
+        super().__init__()
+        self.data, self.model, self.objective = data, model, objective
+        self.settings, self.batches = optimizer, batches
+        yardsticks = self.yardsticks(data)
+        self.judges = {name: yardstick.metric for name, yardstick in yardsticks.items()}
+        self.cheap = [name for name, yardstick in yardsticks.items() if yardstick.cheap]
+        self.curve: list[dict[str, float]] = []
+        self.sums: dict[str, Tensor] = {}
+        self.added = 0
+
+    @classmethod
+    def refusal(cls, loss: Loss, kind: str) -> str | None:
+        """Why this loss does not fit data of this kind, or None if it does."""
+        raise NotImplementedError
+
+    @classmethod
+    def yardsticks(cls, data: Data) -> dict[str, Yardstick]:
+        """Metrics by name, the same for every arm."""
+        raise NotImplementedError
+
+    def predict(self, output: Tensor) -> Tensor:
+        """What the metrics are given: probabilities, or values in the target's units."""
+        raise NotImplementedError
+
+    def truth(self, target: Tensor) -> Tensor:
+        """The target in the units of `predict`."""
+        return target
+
+    def train_dataloader(self) -> Batches:
+        """Batches on this process's device; each process takes its share of every batch."""
+        part = self.batches.part.to(self.device)
+        share = {"rank": self.global_rank, "world": self.trainer.world_size}
+        return Batches(part, self.batches.size, self.batches.seed, **share)
+
+    def val_dataloader(self) -> Batches:
+        """Every process evaluates every item, so that each is counted exactly once."""
+        return Batches(self.data.val.to(self.device), EVALUATION_BATCH)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.model(inputs)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        inputs, target = batch
+        if self.objective.scheduled:
+            self.objective.advance(self.global_step / self.trainer.estimated_stepping_batches)
+        total, terms = self.objective(self(inputs), target, self.model)
+        self._watch(total, "the training loss")
+        self._add("train/loss", total)
+        for weight, (name, term) in zip(self.objective.weights, terms.items(), strict=True):
+            self._add(f"train/{name}", term)
+            self._add(f"train/{name}.weighted", term * weight)
+        self.added += 1
+        return total
+
+    def _watch(self, values: Tensor, what: str) -> None:
+        if not torch.isfinite(values).all():
+            raise Diverged(what, self.global_step)
+
+    def _add(self, name: str, value: Tensor) -> None:
+        value = value.detach()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def on_validation_epoch_start(self) -> None:
+        self._reset(self.cheap)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        self._judge(batch, self.cheap)
+
+    def on_validation_epoch_end(self) -> None:
+        """Add one point to the curve: means of the training terms since the last, cheap metrics."""
+        means = {name: float(value) / self.added for name, value in self.sums.items()}
+        metrics = {f"val/{name}": float(self.judges[name].compute()) for name in self.cheap}
+        point = {"epoch": self.current_epoch + 1, "step": self.global_step, **means, **metrics}
+        self.curve.append({key: float(value) for key, value in point.items()})
+        self.sums, self.added = {}, 0
+
+    def evaluate(self, part: Part) -> dict[str, float]:
+        """All metrics on one part of the data, computed without gradients and in eval mode."""
+        was_training = self.training
+        self.eval()
+        self._reset(self.judges)
+        with torch.no_grad():
+            for batch in Batches(part.to(self.device), EVALUATION_BATCH):
+                self._judge(batch, self.judges)
+        self.train(was_training)
+        return {name: float(metric.compute()) for name, metric in self.judges.items()}
+
+    def _judge(self, batch: tuple[Tensor, Tensor], names: Iterable[str]) -> None:
+        inputs, target = batch
+        output = self(inputs)
+        self._watch(output, "the model's output")
+        prediction, truth = self.predict(output), self.truth(target)
+        for name in names:
+            self.judges[name].update(prediction, truth)
+
+    def _reset(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.judges[name].to(self.device).reset()
+
+    def configure_optimizers(self) -> Any:
+        chosen = self.settings
+        groups: list[Mapping[str, Any]] = [{"params": list(self.model.parameters())}]
+        own = list(self.objective.parameters())
+        if own:
+            groups.append({"params": own})
+        common = {"lr": chosen.lr, "weight_decay": chosen.weight_decay}
+        optimizer: torch.optim.Optimizer
+        if chosen.name == "sgd":
+            optimizer = torch.optim.SGD(groups, momentum=chosen.momentum, **common)
+        else:
+            kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[chosen.name]
+            optimizer = kind(groups, **common)
+        if chosen.schedule == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}

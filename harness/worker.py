@@ -1,0 +1,51 @@
+"""One process that trains runs for a sweep: reads jobs on stdin, answers on stdout.
+
+Each line in is a JSON job: `config`, `store`, `force`. Each line out is the run's id and what came of
+it: a status, or `held` if another process has the run. When stdin closes, the process that started
+this one is gone or wants to stop, and this one exits at once, whatever it is doing.
+"""
+
+import json
+import os
+import queue
+import sys
+import threading
+from typing import Any, TextIO
+
+
+def _listen(jobs: "queue.Queue[dict[str, Any]]") -> None:
+    for line in sys.stdin:
+        jobs.put(json.loads(line))
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve jobs until stdin closes."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
+    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=[jobs], daemon=True).start()
+    from harness.config import check
+    from harness.run import run_once
+    from harness.store import Store, StoreError
+
+    _answer(answers, {"ready": True})
+    while True:
+        job = jobs.get()
+        try:
+            config = check(job["config"])
+            record = run_once(config, Store(job["store"]), force=job["force"])
+            status = record.status if record else "held"
+            _answer(answers, {"status": status})
+        except StoreError as error:
+            _answer(answers, {"status": "store error", "error": str(error)})
+        except ValueError as error:
+            _answer(answers, {"status": "refused", "error": str(error)})
+
+
+def _answer(answers: TextIO, content: dict[str, Any]) -> None:
+    print(json.dumps(content), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

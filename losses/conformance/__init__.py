@@ -1,0 +1,66 @@
+"""Properties every loss must have, each one a small function that can fail.
+
+`check("focal")` runs all of them on a registered loss, `check(entry, gamma=0.5)` on any
+:class:`~losses.core.Loss` with parameters of your choice. A loss may declare an exception (it
+saturates, it is unbounded, ...); where a declaration can be put to the test, it is.
+"""
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from losses.conformance import batches, numbers, use  # noqa: F401 - they fill PROPERTIES
+from losses.conformance.base import PROPERTIES, Counterexample, NotApplicable
+from losses.conformance.samples import settings
+from losses.core import Loss, get
+
+Verdict = Literal["pass", "fail", "does not apply"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one property found out about one loss; `reason` is empty when it passed."""
+
+    property: str
+    verdict: Verdict
+    reason: str = ""
+
+
+def check(loss: str | Loss, **parameters: Any) -> list[Finding]:
+    """Run every property on a loss with these parameters.
+
+    Args:
+        loss: a registered name, or an entry that need not be registered.
+        parameters: values for the loss's own parameters; the defaults otherwise.
+
+    Raises:
+        ValueError: no such loss.
+    """
+    entry = bind(get(loss) if isinstance(loss, str) else loss, **parameters)
+    return [examine(name, entry) for name in PROPERTIES]
+
+
+def examine(name: str, entry: Loss) -> Finding:
+    """Run one property; whatever is raised inside a loss is a failure of the loss."""
+    try:
+        PROPERTIES[name](entry)
+    except NotApplicable as reason:
+        return Finding(name, "does not apply", str(reason))
+    except Counterexample as seen:
+        return Finding(name, "fail", str(seen))
+    except Exception as error:
+        return Finding(name, "fail", f"{type(error).__name__}: {error}")
+    return Finding(name, "pass")
+
+
+def bind(entry: Loss, **parameters: Any) -> Loss:
+    """The entry with parameters set; those without a default get one number per class."""
+    given = settings(entry) | parameters
+
+    @functools.wraps(entry.function)
+    def function(output: Tensor, target: Tensor, **others: Any) -> Tensor | tuple[Tensor, Tensor]:
+        return entry.function(output, target, **(given | others))
+
+    return replace(entry, function=function)

@@ -1,0 +1,164 @@
+"""Properties of batches: ignored items, no items, reductions, parts, order, names of classes."""
+
+from collections.abc import Iterator
+
+import torch
+
+from losses.conformance.base import (
+    NotApplicable,
+    gradient,
+    mean,
+    prop,
+    require,
+    same,
+    short,
+)
+from losses.conformance.samples import Sample, hard_samples, has_classes, samples
+from losses.core import IGNORE_INDEX, Fraction, Loss, LossModule
+
+IGNORED = (IGNORE_INDEX, 255)  # both beyond every class index of the samples
+
+
+@prop("all ignored")
+def all_ignored(entry: Loss) -> None:
+    """With every item ignored the loss is 0, its denominator 0 and its gradient exactly 0."""
+    for output, target in _labelled(entry):
+        for ignored in IGNORED:
+            blank = Sample(output, torch.full_like(target, ignored))
+            value, slope = gradient(entry, blank, ignore_index=ignored)
+            denominator = entry.fraction(*blank, ignore_index=ignored).denominator
+            require(denominator == 0, f"denominator {denominator.item()}")
+            require(value == 0, f"value {value.item()}")
+            require((slope == 0).all(), f"gradient {short(slope)}")
+
+
+@prop("ignored items do not matter")
+def ignored_do_not_matter(entry: Loss) -> None:
+    """Whatever the output of an ignored item, NaN included, not one bit changes."""
+    for sample in _labelled(entry):
+        for ignored in IGNORED:
+            output, target = sample.output.clone(), sample.target.clone()
+            target[1::2] = ignored
+            value, slope = gradient(entry, Sample(output, target), ignore_index=ignored)
+            require((slope[1::2] == 0).all(), "an ignored item has a gradient")
+            for junk in (1e6, -float("inf"), float("nan")):
+                output[1::2] = junk
+                other = gradient(entry, Sample(output, target), ignore_index=ignored)
+                same(other[0], value, f"value with {junk} in ignored items", 0)
+                same(other[1], slope, f"gradient with {junk} in ignored items", 0)
+
+
+@prop("ignored items are absent")
+def ignored_are_absent(entry: Loss) -> None:
+    """A batch with ignored items costs what the batch without them costs."""
+    for output, target in _labelled(entry):
+        marked = target.clone()
+        marked[:3] = IGNORE_INDEX
+        same(mean(entry, output, marked), mean(entry, output[3:], target[3:]), "mean")
+
+
+def _labelled(entry: Loss) -> list[Sample]:
+    if entry.target == "real":
+        raise NotApplicable("real targets leave no value to mark an item with")
+    return hard_samples(entry)
+
+
+@prop("empty batch")
+def empty_batch(entry: Loss) -> None:
+    """A batch without items costs 0 and has an empty gradient; nothing is raised."""
+    for output, target in samples(entry):
+        value, slope = gradient(entry, Sample(output[:0], target[:0]))
+        require(value == 0, f"value {value.item()}")
+        require(slope.shape == output[:0].shape, f"gradient of shape {list(slope.shape)}")
+
+
+@prop("reductions")
+def reductions(entry: Loss) -> None:
+    """There is one value per item; the sum is theirs, the mean is sum over denominator."""
+    for output, target in samples(entry):
+        values = entry.parts(output, target).values
+        summed = has_classes(entry) or entry.sum_classes
+        items = output.shape[:1] + output.shape[2:] if summed else target.shape
+        require(values.shape == items, f"values of shape {list(values.shape)}, not {list(items)}")
+        fraction = entry.fraction(output, target)
+        require(fraction.numerator.ndim == fraction.denominator.ndim == 0, "no scalars")
+        same(fraction.numerator, values.sum(), "numerator against sum of values")
+        same(LossModule(entry, {})(output, target), entry.divide(fraction), "mean")
+        if entry.finish is None:
+            same(LossModule(entry, {}, "sum")(output, target), values.sum(), "sum")
+            same(LossModule(entry, {}, "none")(output, target), values, "none")
+
+
+@prop("additive")
+def additive(entry: Loss) -> None:
+    """Numerators and denominators of uneven parts add up to those of the batch."""
+    for whole, parts in _split(entry):
+        joined = _joined(entry, parts)
+        for name, total, expected in zip(
+            Fraction._fields, joined, entry.fraction(*whole), strict=True
+        ):
+            same(total, expected, name)
+
+
+@prop("gradient accumulation")
+def gradient_accumulation(entry: Loss) -> None:
+    """Uneven micro-batches, put together before the division, give the batch's gradient."""
+    for whole, parts in _split(entry):
+        leaves = [part.output.detach().clone().requires_grad_() for part in parts]
+        pieces = [Sample(o, part.target) for o, part in zip(leaves, parts, strict=True)]
+        slopes = torch.autograd.grad(entry.divide(_joined(entry, pieces)), leaves)
+        same(torch.cat(slopes), gradient(entry, whole)[1], "gradient")
+
+
+def _joined(entry: Loss, parts: list[Sample]) -> Fraction:
+    fractions = [entry.fraction(*part) for part in parts]
+    return Fraction(*(torch.stack(column).sum() for column in zip(*fractions, strict=True)))
+
+
+def _split(entry: Loss) -> Iterator[tuple[Sample, list[Sample]]]:
+    """Samples as a whole and in two parts of 2 and 5 items, one of them ignored where possible."""
+    if not entry.additive:
+        raise NotApplicable("the items of a batch are coupled")
+    for output, target in samples(entry):
+        labels = target.clone()
+        if not target.is_floating_point():
+            labels[1] = IGNORE_INDEX
+        parts = [Sample(output[:2], labels[:2]), Sample(output[2:], labels[2:])]
+        yield Sample(output, labels), parts
+
+
+@prop("order of items")
+def order_of_items(entry: Loss) -> None:
+    """The order of the items changes nothing but the order of the values."""
+    order = torch.tensor([3, 0, 6, 5, 1, 4, 2])
+    for output, target in samples(entry):
+        same(mean(entry, output[order], target[order]), mean(entry, output, target), "mean")
+        if entry.additive:
+            values = entry.parts(output, target).values[order]
+            same(entry.parts(output[order], target[order]).values, values, "values")
+
+
+@prop("names of classes")
+def names_of_classes(entry: Loss) -> None:
+    """Renumbering the classes in output and target alike changes nothing."""
+    _require_classes(entry)
+    order = torch.tensor([2, 0, 3, 1])  # what was class order[i] is now class i
+    for output, target in samples(entry):
+        rows = target.is_floating_point()
+        renamed = target[:, order] if rows else order.argsort()[target]
+        same(mean(entry, output[:, order], renamed), mean(entry, output, target), "mean")
+
+
+@prop("shift of scores")
+def shift_of_scores(entry: Loss) -> None:
+    """Adding one number to all scores of an item changes nothing."""
+    _require_classes(entry)
+    if entry.output_within:
+        raise NotApplicable("its outputs are log-probabilities")
+    for output, target in samples(entry):
+        same(mean(entry, output + 3.0, target), mean(entry, output, target), "mean")
+
+
+def _require_classes(entry: Loss) -> None:
+    if not has_classes(entry):
+        raise NotApplicable("it has no class axis")
