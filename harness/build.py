@@ -30,7 +30,9 @@ def build_plan(wanted: Request) -> tuple[Plan, dict[str, str]]:
     file = read(wanted.path, wanted.overrides)
     arms = _expand_arms(file.arms)
     if file.baseline not in arms:
-        raise ValueError(f"{owner}: baseline '{file.baseline}' is no arm{nearest(file.baseline, arms)}")
+        raise ValueError(
+            f"{owner}: baseline '{file.baseline}' is no arm{nearest(file.baseline, arms)}"
+        )
     given = [text for text in wanted.overrides if text.partition("=")[0] not in OPTIONS]
     shared = {
         task: [*overrides, *file.overrides]
@@ -38,7 +40,8 @@ def build_plan(wanted: Request) -> tuple[Plan, dict[str, str]]:
     }
     resolved = {
         task: {
-            arm: _compose(f"{owner}, arm {arm}", [*common, *own, *given]) for arm, own in arms.items()
+            arm: _compose(f"{owner}, arm {arm}", [*common, *own, *given])
+            for arm, own in arms.items()
         }
         for task, common in shared.items()
     }
@@ -132,7 +135,9 @@ def _directions(owner: str, resolved: Resolved, metric: str) -> dict[str, Direct
         yardsticks = tasks.get(config.task.name).yardsticks(load_data(config))
         named = {f"{s}/{n}": y.direction for s in ("val", "test") for n, y in yardsticks.items()}
         if metric not in named:
-            raise ValueError(f"{owner}: task {task} has no metric '{metric}'{nearest(metric, named)}")
+            raise ValueError(
+                f"{owner}: task {task} has no metric '{metric}'{nearest(metric, named)}"
+            )
         directions |= named
     return directions
 
@@ -143,5 +148,7 @@ def _differences(by_arm: Mapping[str, RunConfig], baseline: str) -> dict[str, di
 
 
 def _watched(resolved: Resolved) -> dict[str, str]:
-    paths = {c.data["path"] for by_arm in resolved.values() for c in by_arm.values() if "path" in c.data}
+    paths = {
+        c.data["path"] for by_arm in resolved.values() for c in by_arm.values() if "path" in c.data
+    }
     return {path: data.file_hash(path) for path in sorted(paths)}

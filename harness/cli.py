@@ -41,9 +41,13 @@ def parser() -> argparse.ArgumentParser:
     ):
         added = commands.add_parser(name, help=words, description=words)
         added.add_argument("name", help="a shipped sweep, or the path of a YAML file")
-        added.add_argument("overrides", nargs="*", help="key=value for all arms, seeds=N, store=PATH")
+        added.add_argument(
+            "overrides", nargs="*", help="key=value for all arms, seeds=N, store=PATH"
+        )
         if name == "sweep":
-            added.add_argument("--retry-failed", action="store_true", help="train failed runs again")
+            added.add_argument(
+                "--retry-failed", action="store_true", help="train failed runs again"
+            )
             added.add_argument("--only", metavar="PATTERN", help="arms (or task/arm) that match")
             added.add_argument("--force", action="store_true", help="train also what is done")
         if name != "report":
@@ -54,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
         ("tasks", "list tasks, their data and metrics"),
         ("data", "list data sets and their parameters, or describe one"),
     ):
-        command(name, words, overrides=False).add_argument("name", nargs="?", help="describe this one")
+        command(name, words, overrides=False).add_argument(
+            "name", nargs="?", help="describe this one"
+        )
     command("doctor", "check versions, devices, disk, store, configs and losses")
     return top
 
@@ -69,6 +75,7 @@ def _positive(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it worked, 2 for wrong input, 1 for a failure, 130 for Ctrl-C."""
     from harness.commands import Stopped
+    from harness.launch import LaunchError
     from harness.store import StoreError
 
     chosen, beyond = parser().parse_known_args(arguments)
@@ -80,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"lossbench: {error}", file=sys.stderr)
         return 2
-    except StoreError as error:
+    except (StoreError, LaunchError) as error:
         print(f"lossbench: {error}", file=sys.stderr)
         return 1
     except (Stopped, KeyboardInterrupt) as stop:
@@ -95,7 +102,9 @@ def _take_rest(chosen: argparse.Namespace, beyond: Sequence[str]) -> None:
     """Overrides such as ~key look like nothing argparse knows; true options beyond it are wrong."""
     wrong = [text for text in beyond if text.startswith("-") or not hasattr(chosen, "overrides")]
     if wrong:
-        raise ValueError(f"{chosen.command} has no option {wrong[0]}; see lossbench {chosen.command} -h")
+        raise ValueError(
+            f"{chosen.command} has no option {wrong[0]}; see lossbench {chosen.command} -h"
+        )
     if beyond:
         chosen.overrides += beyond
 

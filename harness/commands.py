@@ -71,6 +71,10 @@ def sweep(name: str, overrides: Sequence[str], choice: Choice) -> None:
         StoreError: the store cannot be written.
     """
     wanted = sweeps.request(name, overrides)
+    if wanted.trackers:
+        from harness.trackers import check_trackers
+
+        check_trackers(wanted.trackers)
     plan = sweeps.plan(wanted, save=True)
     records = read_all(plan, wanted.store)
     runs = to_do(plan, records, choice)
@@ -92,17 +96,24 @@ def _train_all(
     again = choice.force or choice.retry_failed
     kept = {} if again else dict(records)
     progress = Progress(plan, kept, len(runs), sys.stdout)
-    launch = Launch(runs, wanted.store, jobs=jobs, force=again, log=wanted.folder / "workers.log")
-    lost = []
+    launch = Launch(
+        runs,
+        wanted.store,
+        jobs=jobs,
+        trackers=wanted.trackers,
+        force=again,
+        log=wanted.folder / "workers.log",
+    )
+    refused = []
     try:
         for event in launch.events(progress.tick):
             progress.end(event, wanted.store.read(event.run.id))
-            if event.status in ("lost", "refused"):
-                lost.append(event)
+            if event.status == "refused":
+                refused.append(event)
     except KeyboardInterrupt:
         left = len(runs) - progress.ended
         raise Stopped(f"stopped with {left} runs left; go on with: {plan.command}") from None
-    for event in lost:
+    for event in refused:
         print(f"{event.run.arm} seed {event.run.seed}: {event.error}", file=sys.stderr)
 
 
@@ -136,15 +147,14 @@ def summary(plan: Plan, records: Mapping[str, Record], jobs: int, *, arms: bool 
 
     total = len(plan.cells) * len(plan.seeds)
     left = [run for run in plan.runs() if run.id not in records]
-    tasks = f"{len(plan.tasks)} tasks x " if len(plan.tasks) > 1 else ""
-    size = f"{tasks}{_many(len(plan.arms), 'arm')} x {_many(len(plan.seeds), 'seed')} = {_many(total, 'run')}"
-    state = f"{total - len(left)} done, {len(left)} to run" + (
-        f" in {_many(min(jobs, len(left)), 'process', 'es')}; {_duration(plan, records, left, jobs)}"
-        if left
-        else ""
-    )
+    counts = [(len(plan.tasks), "task"), (len(plan.arms), "arm"), (len(plan.seeds), "seed")]
+    product = " x ".join(_many(n, word) for n, word in counts if n > 1 or word != "task")
+    state = f"{total - len(left)} done, {len(left)} to run"
+    if left:
+        jobs = min(jobs, len(left))
+        state += f" in {_many(jobs, 'process', 'es')}; {_duration(plan, records, left, jobs)}"
     comparisons = (len(plan.arms) - 1) * len(plan.tasks)
-    lines = [f"plan      {plan.name}: {size}; {state}"]
+    lines = [f"plan      {plan.name}: {product} = {_many(total, 'run')}; {state}"]
     if plan.question:
         lines.insert(0, f"question  {plan.question}")
     if comparisons:
@@ -160,7 +170,9 @@ def _duration(
     plan: Plan, records: Mapping[str, Record], left: Sequence[PlannedRun], jobs: int
 ) -> str:
     """From earlier runs of this sweep where there are any, else from the probe of one batch."""
-    known = [records[i].seconds["total"] for c in plan.cells for i in c.runs.values() if i in records]
+    known = [
+        records[i].seconds["total"] for c in plan.cells for i in c.runs.values() if i in records
+    ]
     if known:
         return f"about {clock(sum(known) / len(known) * len(left) / jobs)}"
     cells = {(cell.task, cell.arm): cell for cell in plan.cells}

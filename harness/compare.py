@@ -69,6 +69,7 @@ def compare(plan: Plan, records: Mapping[str, Record]) -> Comparison:
         sentence="",
         metric=plan.metric,
         direction=plan.directions[plan.metric],
+        directions=plan.directions,
         baseline=plan.baseline,
         margin=plan.margin,
         seeds=plan.seeds,
@@ -125,7 +126,7 @@ def _runs(cell: Cell, records: Mapping[str, Record], metric: str) -> list[SeedRu
             value = record.metrics.get(metric)
             if value is None:
                 status, error = "failed", f"the record has no {metric}"
-            elif not math.isfinite(value):
+            elif not summary.is_usable(value):
                 status, error, value = "diverged", f"{metric} is {value}", None
         found.append(SeedRun(seed, run, status, value, error))
     return found

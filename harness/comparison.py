@@ -187,6 +187,7 @@ class Comparison:
     sentence: str
     metric: str
     direction: Direction
+    directions: dict[str, Direction]
     baseline: str
     margin: float | None
     seeds: list[int]

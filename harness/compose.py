@@ -1,4 +1,4 @@
-"""Hydra's part: from overrides to a config, with every registered name selectable without a YAML."""
+"""Hydra's part: from overrides to a config; every registered name can be chosen without a YAML."""
 
 import functools
 import itertools
@@ -150,7 +150,9 @@ def _check_groups(parsed: Iterable[Override]) -> None:
                 _register_named("model", str(name), models.get(str(name)).parameters)
             elif str(name) not in options(group):
                 article = {"data": "data set"}.get(group, group)
-                raise ValueError(f"there is no {article} '{name}'{nearest(str(name), options(group))}")
+                raise ValueError(
+                    f"there is no {article} '{name}'{nearest(str(name), options(group))}"
+                )
 
 
 def _explain(parsed: Sequence[Override], error: Exception) -> str:
@@ -166,7 +168,9 @@ def _explain(parsed: Sequence[Override], error: Exception) -> str:
         known = flat(OmegaConf.to_container(_composed([str(o.input_line) for o in groups])))  # type: ignore[arg-type]
     except (HydraException, OmegaConfBaseException):
         return " ".join(str(error).split())
-    branches = {".".join(key.split(".")[: i + 1]) for key in known for i in range(key.count(".") + 1)}
+    branches = {
+        ".".join(key.split(".")[: i + 1]) for key in known for i in range(key.count(".") + 1)
+    }
     for override in parsed:
         key = override.key_or_group
         if key not in branches and key not in GROUPS and not override.is_add():

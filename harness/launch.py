@@ -1,4 +1,4 @@
-"""Training the runs of a plan in worker processes: the only place that starts processes. No torch."""
+"""Training a plan's runs in worker processes: the only place that starts processes. No torch."""
 
 import collections
 import contextlib
@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan import PlannedRun
+from harness.record import Record
 from harness.store import Store, StoreError
 
-RETRIES = 1
-"""How often a run is given to another worker when the process that trained it died."""
+TRIES = 3
+"""How many workers may die over one run before it is recorded as failed."""
+
+
+class LaunchError(Exception):
+    """Workers cannot be started."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ def default_jobs() -> int:
 class Launch:
     """Trains runs in up to `jobs` processes; iterate over `events` to see them end.
 
-    A worker that dies (killed, out of memory) gives its run to another one, once; then the run is
-    reported as lost. Runs that another process has claimed are waited for.
+    When a worker dies (killed, out of memory), another one takes its run; a run over which three
+    have died is recorded as failed. Runs that another process has claimed are waited for.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Launch:
 
         Raises:
             StoreError: a record cannot be written; all workers are stopped.
+            LaunchError: workers cannot be started.
         """
         try:
             self.workers = [self._start() for _ in range(self.jobs)]
@@ -167,14 +173,16 @@ class Launch:
         self.workers.remove(worker)
         code = worker.process.wait()
         if not worker.ready:
-            raise StoreError(f"a worker could not start (exit code {code}); see {self.log}")
+            raise LaunchError(f"a worker could not start (exit code {code}); see {self.log}")
         run = worker.run
         if self.todo or run:
             self.workers.append(self._start())
         if run is None:
             return None
         self.deaths[run.id] += 1
-        if self.deaths[run.id] <= RETRIES:
+        if self.deaths[run.id] < TRIES:
             self.todo.appendleft(run)
             return None
-        return Event(run, "lost", f"its process died {self.deaths[run.id]} times (exit code {code})")
+        error = f"the process that trained it died {TRIES} times (exit code {code})"
+        self.store.write(Record(run.id, "failed", run.config, run.seed, error=error))
+        return Event(run, "failed", error)

@@ -67,11 +67,6 @@ def get(name: str) -> Model:
     return REGISTRY[name]
 
 
-def parameters(name: str) -> dict[str, Parameter]:
-    """What a config may set for that model."""
-    return get(name).parameters
-
-
 def build(name: str, input_shape: Shape, outputs: int, *, seed: int, **given: Any) -> nn.Module:
     """A model with initial weights drawn from `seed` alone; no global random state changes.
 

@@ -101,7 +101,9 @@ def parse_objective(config: Mapping[str, Any]) -> ObjectiveConfig:
             mix without exactly two losses and a `p`.
     """
     top = parameters_of(ObjectiveConfig)
-    options = {k: convert(f"loss.{k}", top[k].annotation, config[k]) for k in ("mix", "p") if k in config}
+    options = {
+        k: convert(f"loss.{k}", top[k].annotation, config[k]) for k in ("mix", "p") if k in config
+    }
     terms = {n: _parse_term(n, given) for n, given in config.items() if n not in ("mix", "p")}
     objective = ObjectiveConfig(terms, **options)
     compared = list(objective.losses())
@@ -144,7 +146,7 @@ class Evaluated(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Weighted sum of losses and penalties. Weights are a buffer, so a change recompiles nothing."""
+    """Weighted sum of losses and penalties. A change of weights recompiles nothing."""
 
     weights: Tensor
 

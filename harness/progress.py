@@ -1,11 +1,11 @@
-"""Showing a sweep while it runs: a live table on a terminal, one line per finished run elsewhere."""
+"""Showing a sweep while it runs: a live table on a terminal, a line per finished run elsewhere."""
 
-import sys
+import shutil
 import time
 from typing import TextIO
 
 from harness.launch import Event
-from harness.plan import Plan
+from harness.plan import Cell, Plan
 from harness.record import Record
 
 BAR = 24
@@ -40,10 +40,9 @@ class Progress:
         if self.live:
             self.draw()
             return
-        run = event.run
-        task = f"{run.task}  " if len(self.plan.tasks) > 1 else ""
-        print(f"[{self.ended:>{len(str(self.to_do))}}/{self.to_do}] {task}{run.arm}  "
-              f"seed {run.seed}  {self._result(event, record)}", file=self.out, flush=True)  # fmt: skip
+        run, count = event.run, f"{self.ended:>{len(str(self.to_do))}}/{self.to_do}"
+        label, result = self._label(run.task, run.arm), self._result(event, record)
+        print(f"[{count}] {label}  seed {run.seed}  {result}", file=self.out, flush=True)
 
     def _result(self, event: Event, record: Record | None) -> str:
         if event.status != "done" or record is None:
@@ -63,7 +62,9 @@ class Progress:
         self.drawn = time.monotonic()
         picture = self._picture()
         up = f"\x1b[{self.lines}A" if self.lines else ""
-        print(up + "".join(f"\x1b[2K{line}\n" for line in picture), end="", file=self.out, flush=True)
+        print(
+            up + "".join(f"\x1b[2K{line}\n" for line in picture), end="", file=self.out, flush=True
+        )
         self.lines = len(picture)
 
     def _picture(self) -> list[str]:
@@ -72,17 +73,19 @@ class Progress:
         wait = "starting" if left is None else f"about {clock(left)} left"
         lines = [f"{self.plan.name}  {self.ended}/{self.to_do} runs  {clock(spent)}  {wait}"]
         width = max(len(self._label(cell.task, cell.arm)) for cell in self.plan.cells)
-        for cell in self.plan.cells:
-            there = [self.records[i] for i in cell.runs.values() if i in self.records]
-            done = [r for r in there if r.status == "done"]
-            filled = round(BAR * len(there) / len(cell.runs))
-            values = [r.metrics[self.plan.metric] for r in done if self.plan.metric in r.metrics]
-            mean = f"{sum(values) / len(values):.4g}" if values else ""
-            bad = f"  {len(there) - len(done)} not done" if len(done) < len(there) else ""
-            bar = "█" * filled + "·" * (BAR - filled)
-            lines.append(f"{self._label(cell.task, cell.arm):<{width}}  {bar}  {len(there)}/{len(cell.runs)}"
-                         f"  {mean}{bad}")  # fmt: skip
+        lines += [self._line(cell, width) for cell in self.plan.cells]
         return _fit(lines)
+
+    def _line(self, cell: Cell, width: int) -> str:
+        there = [self.records[i] for i in cell.runs.values() if i in self.records]
+        done = [record for record in there if record.status == "done"]
+        values = [r.metrics[self.plan.metric] for r in done if self.plan.metric in r.metrics]
+        filled = round(BAR * len(there) / len(cell.runs))
+        bar = "█" * filled + "·" * (BAR - filled)
+        mean = f"{sum(values) / len(values):.4g}" if values else ""
+        bad = f"{len(there) - len(done)} not done" if len(done) < len(there) else ""
+        name = f"{self._label(cell.task, cell.arm):<{width}}"
+        return f"{name}  {bar}  {len(there)}/{len(cell.runs)}  {mean}  {bad}"
 
     def _label(self, task: str, arm: str) -> str:
         return f"{task}  {arm}" if len(self.plan.tasks) > 1 else arm
@@ -93,7 +96,9 @@ def _fit(lines: list[str]) -> list[str]:
     import shutil
 
     columns, rows = shutil.get_terminal_size()
-    shown = lines if len(lines) < rows else [*lines[: rows - 2], f"... {len(lines) - rows + 2} more arms"]
+    shown = (
+        lines
+        if len(lines) < rows
+        else [*lines[: rows - 2], f"... {len(lines) - rows + 2} more arms"]
+    )
     return [line[: columns - 1] for line in shown]
-
-

@@ -1,5 +1,6 @@
 """Where and with what a run was made."""
 
+import contextlib
 import functools
 import os
 import platform
@@ -46,7 +47,9 @@ def machine(device: str, threads: int) -> dict[str, Any]:
     """Platform, processor count, device and thread count."""
     return {
         "platform": platform.platform(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "device": device,
         "threads": threads,
     }
@@ -54,10 +57,8 @@ def machine(device: str, threads: int) -> dict[str, Any]:
 
 def reset_peak_memory() -> None:
     """Let the peak of resident memory start anew, where the system can do so (Linux)."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 def peak_memory() -> int:

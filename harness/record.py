@@ -1,4 +1,4 @@
-"""What a run leaves behind: one versioned JSON file, written last and atomically. Needs no torch."""
+"""What a run leaves behind: one versioned JSON file, written last and at once. Needs no torch."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal

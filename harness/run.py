@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 from harness import data, models, provenance, tasks
@@ -25,7 +25,7 @@ from harness.record import Record
 from harness.seeds import seed_tree
 from harness.store import Store, StoreError, write_atomically
 from harness.tasks.base import Diverged, Task
-from harness.trackers import check_trackers
+from harness.trackers import Tracker, check_trackers, open_trackers
 from losses import get, source_hash
 
 
@@ -102,7 +102,9 @@ def check_ready(config: RunConfig) -> None:
     try:
         probe(config)
     except RuntimeError as error:
-        raise ValueError(f"one batch does not go through: {' '.join(str(error).split())}") from error
+        raise ValueError(
+            f"one batch does not go through: {' '.join(str(error).split())}"
+        ) from error
 
 
 def progress_bar() -> Callback:
@@ -111,7 +113,7 @@ def progress_bar() -> Callback:
 
 
 class Probe(NamedTuple):
-    """What one batch tells about a run: its steps, seconds of a step, norm of its first gradient."""
+    """What one batch tells about a run: steps, seconds of a step, norm of the first gradient."""
 
     steps: int
     step_seconds: float
@@ -173,8 +175,11 @@ def run(config: RunConfig, store: Store, *, callbacks: Sequence[Callback] = ()) 
         "seed": config.seed,
         "provenance": _provenance(config),
     }
+    folder = store.run_folder(facts["id"])
+    group = f"{config.task.name}/{config.data['name']}"
+    mirrors = open_trackers(config.trackers, folder, facts["id"], facts["config"], group)
     try:
-        _train(config, facts, callbacks)
+        _train(config, facts, [*callbacks, _Mirror(mirrors)])
         facts["status"] = "done"
     except Diverged as reason:
         facts |= {"status": "diverged", "error": str(reason), "steps": reason.step}
@@ -183,12 +188,27 @@ def run(config: RunConfig, store: Store, *, callbacks: Sequence[Callback] = ()) 
     except Exception as error:  # a failed run is a result too, and must not stop a sweep
         words = " ".join(str(error).split()) or "no message"
         facts |= {"status": "failed", "error": f"{type(error).__name__}: {words}"}
-        write_atomically(store.run_folder(facts["id"]) / "error.txt", traceback.format_exc())
+        write_atomically(folder / "error.txt", traceback.format_exc())
     facts["provenance"]["finished"] = _now()
     seconds = facts.get("seconds", {})
     record = Record(**facts | {"seconds": {**seconds, "total": time.perf_counter() - started}})
     store.write(record)
+    for mirror in mirrors:
+        mirror.finish(record.status, record.metrics)
     return record
+
+
+class _Mirror(Callback):
+    """Shows each new point of a task's curve to the trackers."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self.trackers = trackers
+
+    def on_validation_end(self, _: Trainer, task: LightningModule) -> None:
+        assert isinstance(task, Task)
+        point = {name: value for name, value in task.curve[-1].items() if "/" in name}
+        for tracker in self.trackers:
+            tracker.log(point, task.global_step)
 
 
 def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callback]) -> None:
@@ -231,7 +251,7 @@ def _trainer(config: RunConfig, callbacks: Sequence[Callback]) -> Trainer:
         strategy=wanted.strategy,
         callbacks=[*callbacks],
         deterministic="warn",
-        use_distributed_sampler=False,  # Batches shares each batch itself; Lightning would reshuffle
+        use_distributed_sampler=False,  # Batches shares each batch itself
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,

@@ -1,7 +1,8 @@
 """Where records live: one folder per run, written so that a kill at any moment loses nothing.
 
-A run exists if `runs/ID/record.json` does. Whoever trains a run holds a lock on its folder, which the
-system drops when the process dies, so nothing has to be cleaned up after a crash. Needs no torch.
+A run exists if `runs/ID/record.json` does. Whoever trains a run holds a lock on its folder, which
+the system drops when the process dies, so nothing has to be cleaned up after a crash. Needs no
+torch.
 """
 
 import contextlib
@@ -137,7 +138,7 @@ class Store:
 
 
 def _typed(record: Record) -> Record:
-    """The record, if its fields have the types the rest relies on; nulls in metrics are left out."""
+    """The record, if its fields have the types others rely on; nulls in metrics are left out."""
     for field in dataclasses.fields(Record):
         value, kind = getattr(record, field.name), type(getattr(_EMPTY, field.name))
         if field.name != "error" and not isinstance(value, kind | (int if kind is float else kind)):

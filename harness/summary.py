@@ -12,12 +12,18 @@ from harness.record import Record
 from harness.statistics import mean_and_sd, paired
 
 LEAST_RESPONSE = 3  # arms that make a curve against a config number
+LARGEST = 1e100
 Runs = Mapping[int, Record]  # done runs of one arm by seed
 
 
+def is_usable(value: float) -> bool:
+    """Whether a metric can be averaged: finite, and its square too."""
+    return abs(value) < LARGEST
+
+
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation; None if there is no value or one is not finite."""
-    if not values or not all(math.isfinite(value) for value in values):
+    """Mean and standard deviation; None if there is no value or one is unusable."""
+    if not values or not all(is_usable(value) for value in values):
         return Spread(len(values), None, None)
     return Spread(len(values), *mean_and_sd(values))
 
@@ -56,7 +62,7 @@ def curve_metric(metric: str, arms: Mapping[str, Runs]) -> str | None:
 def _points(record: Record, metric: str) -> dict[float, float]:
     """Finite values of one run's curve by optimiser step."""
     values = ((point.get("step"), point.get(metric)) for point in record.curve)
-    return {s: v for s, v in values if s is not None and v is not None and math.isfinite(v)}
+    return {s: v for s, v in values if s is not None and v is not None and is_usable(v)}
 
 
 def curve(metric: str, arm: Runs, baseline: Runs, *, interval: bool) -> list[CurvePoint]:

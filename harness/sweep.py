@@ -49,11 +49,12 @@ def slug(name: str, overrides: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """A sweep somebody asks for: its file, the overrides, and the store."""
+    """A sweep somebody asks for: its file, the overrides of all arms, the store and trackers."""
 
     path: Path
     overrides: tuple[str, ...]
     store: Store
+    trackers: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -75,10 +76,17 @@ class Request:
 
 
 def request(name: str, overrides: Sequence[str]) -> Request:
-    """Split `store=` from the overrides and find the sweep's file."""
-    stores = [text.removeprefix("store=") for text in overrides if text.startswith("store=")]
-    rest = tuple(text for text in overrides if not text.startswith("store="))
-    return Request(find(name), rest, Store(stores[-1] if stores else "results"))
+    """Find the sweep's file, and take what is not for the arms (`store=`, `trackers=`) apart."""
+    apart = {"store": "results", "trackers": ""}
+    shared = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key in apart:
+            apart[key] = value
+        else:
+            shared.append(text)
+    trackers = tuple(word for word in apart["trackers"].strip("[]").split(",") if word)
+    return Request(find(name), tuple(shared), Store(apart["store"]), trackers)
 
 
 def plan(wanted: Request, *, save: bool = False) -> Plan:

@@ -86,4 +86,6 @@ def _check_lists(owner: str, groups: Mapping[str, Mapping[str, Any]]) -> None:
         for name, texts in entries.items():
             listed = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
             if not listed:
-                raise ValueError(f"{owner}.{group}.{name} must be a list of overrides, got {texts!r}")
+                raise ValueError(
+                    f"{owner}.{group}.{name} must be a list of overrides, got {texts!r}"
+                )

@@ -113,7 +113,7 @@ def _named(task: TaskResult) -> str:
     if any(result.verdict == "no baseline" for result in task.arms):
         return "the baseline has no result"
     parts = [
-        f"{listed(names)} {'is' if len(names) == 1 else 'are'} {_ENDINGS[word]}"
+        f"{_and(names)} {'is' if len(names) == 1 else 'are'} {_ENDINGS[word]}"
         for word, names in arms.items()
         if names and _ENDINGS[word]
     ]
@@ -121,8 +121,12 @@ def _named(task: TaskResult) -> str:
         names = arms[word]
         if names:
             many = len(names) > ARMS_NAMED
-            parts.append(f"{word} for {f'{len(names)} others' if many else listed(names)}")
+            parts.append(f"{word} for {f'{len(names)} others' if many else _and(names)}")
     return "; ".join(parts) or "no other arm"
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(listed(names).rsplit(", ", 1)) if len(names) > 1 else names[0]
 
 
 _ENDINGS: dict[Verdict, str] = {

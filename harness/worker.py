@@ -1,8 +1,9 @@
 """One process that trains runs for a sweep: reads jobs on stdin, answers on stdout.
 
-Each line in is a JSON job: `config`, `store`, `force`. Each line out is the run's id and what came of
-it: a status, or `held` if another process has the run. When stdin closes, the process that started
-this one is gone or wants to stop, and this one exits at once, whatever it is doing.
+Each line in is a JSON job: `config` and `force`. Each line out says what came of it: a record's
+status, `held` if another process has the run, or `refused` with an error if there is no record. When
+stdin closes, the process that started this one is gone or wants to stop, and this one exits at once,
+whatever it is doing.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import queue
 import sys
 import threading
+import traceback
 from typing import Any, TextIO
 
 
@@ -34,13 +36,14 @@ def main() -> None:
         job = jobs.get()
         try:
             config = check(job["config"])
-            record = run_once(config, Store(job["store"]), force=job["force"])
+            record = run_once(config, Store(config.store), force=job["force"])
             status = record.status if record else "held"
             _answer(answers, {"status": status})
         except StoreError as error:
             _answer(answers, {"status": "store error", "error": str(error)})
-        except ValueError as error:
-            _answer(answers, {"status": "refused", "error": str(error)})
+        except Exception as error:
+            traceback.print_exc()
+            _answer(answers, {"status": "refused", "error": f"{type(error).__name__}: {error}"})
 
 
 def _answer(answers: TextIO, content: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ ClassWeight = Annotated[Tensor | Sequence[NonNegative] | str | None, "class_weig
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One settable parameter: its name, annotation, and default (`inspect.Parameter.empty` if none)."""
+    """One settable parameter; its default is `inspect.Parameter.empty` where it has none."""
 
     name: str
     annotation: Any
@@ -57,6 +57,7 @@ class Parameter:
 
     @property
     def required(self) -> bool:
+        """Whether there is no default."""
         return self.default is inspect.Parameter.empty
 
     def __str__(self) -> str:
@@ -98,9 +99,7 @@ def check_arguments(
     """
     for name in given:
         if name not in parameters:
-            raise ValueError(
-                f"{owner} has no parameter '{name}'{nearest(str(name), parameters)}"
-            )
+            raise ValueError(f"{owner} has no parameter '{name}'{nearest(str(name), parameters)}")
     for name, parameter in parameters.items():
         if parameter.required and name not in given:
             raise ValueError(f"{owner} needs {parameter}")

@@ -79,7 +79,8 @@ def nll(
     Raises:
         ValueError: an output above 0, so no log-probability (checked in eager mode on the CPU).
     """
-    values = F.nll_loss(log_probabilities, target, reduction="none")
+    # Not F.nll_loss, whose backward needs maps that lie contiguous in memory.
+    values = -log_probabilities.gather(1, target.unsqueeze(1)).squeeze(1)
     return weighted(values, target, class_weight, normalizer)
 
 
@@ -122,9 +123,10 @@ def focal(
         normalizer: see :func:`cross_entropy`.
     """
     index = target.unsqueeze(1)
-    others = logits.scatter(1, index, torch.finfo(logits.dtype).min).logsumexp(1)
-    values = _focal(logits.gather(1, index).squeeze(1) - others, gamma)
-    return weighted(values, target, class_weight, normalizer)
+    rivals = logits.scatter(1, index, torch.finfo(logits.dtype).min)  # [N, C, ...]
+    best = rivals.amax(1, keepdim=True).detach()  # the sum of the rivals less this keeps its digits
+    log_odds = logits.gather(1, index) - best - (rivals - best).logsumexp(1, keepdim=True)
+    return weighted(_focal(log_odds.squeeze(1), gamma), target, class_weight, normalizer)
 
 
 @loss("binary_focal", target="binary", source="Lin et al. 2017, arXiv:1708.02002, eq. 5")

@@ -74,14 +74,13 @@ def binary_perceptron(scores: Tensor, target: Tensor) -> Tensor:
     r"""How far a score is on the wrong side, :math:`y \max(0, -x) + (1-y) \max(0, x)`.
 
     The hinge without margin: nothing is left to learn from items on the right side, however near.
-    A score of 0 counts as a mistake and has that gradient, as in Rosenblatt's rule.
+    A score of 0 is half a mistake and has half its gradient, so that training can start there.
 
     Args:
         scores: positive for the class 1, float [...].
         target: 0, 1 or between, [...].
     """
-    # clamp passes the gradient on at its bound, relu does not.
-    return target * (-scores).clamp(min=0) + (1 - target) * scores.clamp(min=0)
+    return torch.maximum(scores, torch.zeros_like(scores)) - target * scores
 
 
 @loss(

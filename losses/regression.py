@@ -175,7 +175,7 @@ def quantile(prediction: Tensor, target: Tensor, *, q: Inside = 0.5) -> Tensor:
     nonmonotone="the output is a logarithm: its optimum is log y, not y",
 )
 def poisson_nll(log_rate: Tensor, target: Tensor) -> Tensor:
-    r"""Negative log-likelihood of a count, without the constant log y!: :math:`e^f - y f`.
+    r"""Negative log-likelihood of a count, :math:`e^f - y f`, without the constant log y!.
 
     Args:
         log_rate: logarithm of the expected count, float [...].
@@ -195,8 +195,11 @@ def poisson_nll(log_rate: Tensor, target: Tensor) -> Tensor:
     minimum=None,
 )
 def gaussian_nll(heads: Tensor, target: Tensor, *, floor: Positive = 1e-6) -> Tensor:
-    r"""Negative log-likelihood of a normal law, without the constant :math:`\frac12 \log 2\pi`:
+    r"""Negative log-likelihood of a normal law,
     :math:`\frac12 \left(\log v + (\mu - y)^2 / v\right),\ v = \epsilon + e^s`.
+
+    The constant :math:`\frac12 \log 2\pi` is left out. Mean and variance are learnt together, so an
+    item the model holds for noisy pulls less on its mean.
 
     Args:
         heads: mean :math:`\mu` at [:, 0] and log-variance s at [:, 1], float [N, 2, ...].

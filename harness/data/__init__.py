@@ -6,7 +6,7 @@ Every module in this folder is imported, so that a new file with a registered da
 import importlib
 import pkgutil
 
-from harness.data.base import Data, DataSet, Kind, Part, Raw, dataset, get, names, parameters
+from harness.data.base import Data, DataSet, Kind, Part, Raw, dataset, get, names
 from harness.data.prepare import load
 from harness.data.table import file_hash
 
@@ -24,5 +24,4 @@ __all__ = [
     "get",
     "load",
     "names",
-    "parameters",
 ]

@@ -140,8 +140,3 @@ def get(name: str) -> DataSet:
     if name not in REGISTRY:
         raise ValueError(f"there is no data set '{name}'{nearest(name, REGISTRY)}")
     return REGISTRY[name]
-
-
-def parameters(name: str) -> dict[str, Parameter]:
-    """What a config may set for that data set: its own parameters, the cut, and the corruption."""
-    return get(name).parameters

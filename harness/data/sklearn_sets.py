@@ -147,7 +147,8 @@ def wine(_: int) -> Raw:
 def diabetes(_: int) -> Raw:
     """Progression of the disease a year later: 442 patients, 10 measures, target 25 to 346.
 
-    The measures are the raw ones: scikit-learn's default has been scaled by the test items too.
+    The measures are the raw ones: scikit-learn's default has been scaled by all items, and a hash
+    of computed numbers could differ between machines.
     """
     inputs, target, _names, fingerprint = _bundled("diabetes")
     return Raw(inputs, target, ("progression",), fingerprint)

@@ -1,0 +1,44 @@
+"""A comparison rendered: terminal, CSV, Markdown, LaTeX, JSON and one HTML page. Needs no torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.compare import compare
+from harness.plan import Plan
+from harness.record import Record
+from harness.report.exports import to_csv, to_json, to_latex, to_markdown
+from harness.report.html import to_html
+from harness.report.terminal import terminal
+from harness.store import write_atomically
+
+__all__ = ["terminal", "to_csv", "to_html", "to_json", "to_latex", "to_markdown", "write_report"]
+
+
+def write_report(plan: Plan, records: Mapping[str, Record], folder: Path | str) -> Path:
+    """Compare and write every rendering, each file at once or not at all.
+
+    Args:
+        plan: the sweep.
+        records: records by run id, complete or not.
+        folder: where report.html, report.json and comparison.csv, .md and .tex go.
+
+    Returns:
+        The path of report.html, written last.
+
+    Raises:
+        StoreError: a file cannot be written.
+        ValueError: the plan does not say whether its metric is better higher or lower.
+    """
+    comparison = compare(plan, records)
+    texts = {
+        "comparison.csv": to_csv(comparison),
+        "comparison.md": to_markdown(comparison),
+        "comparison.tex": to_latex(comparison),
+        "report.json": to_json(comparison),
+        "report.html": to_html(comparison),
+    }
+    page = Path(folder)
+    for name, text in texts.items():
+        page = Path(folder) / name
+        write_atomically(page, text.encode("utf-8", "replace").decode("utf-8"))
+    return page

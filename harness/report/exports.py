@@ -50,9 +50,10 @@ def _flat_row(comparison: Comparison, task: TaskResult, result: ArmResult) -> di
     contrast = dataclasses.asdict(result.contrast) if result.contrast else {}
     pairs = len(contrast.pop("seeds", ()))
     contrast.pop("differences", None)
+    names = {"mean": "difference", "sd": "difference_sd"}
     facts = {"metric": comparison.metric, "direction": comparison.direction}
     others = {
-        f"{name} {what}": getattr(spread, what)
+        f"{name}.{what}": getattr(spread, what)
         for name, spread in result.others.items()
         for what in ("mean", "sd")
     }
@@ -62,7 +63,7 @@ def _flat_row(comparison: Comparison, task: TaskResult, result: ArmResult) -> di
         **facts,
         "baseline": comparison.baseline,
         "pairs": pairs,
-        **{f"difference {key}": value for key, value in contrast.items()},
+        **{names.get(key, key): value for key, value in contrast.items()},
         **dataclasses.asdict(result.cost),
         **others,
     }

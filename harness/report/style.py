@@ -91,14 +91,19 @@ def count(done: int, planned: int) -> str:
 
 
 def amount(value: float | None) -> str:
-    """A quantity with three digits and thousands separated.
+    """A count, or a mean of counts, with thousands separated."""
+    return NOTHING if value is None else f"{value:,.0f}"
 
-    >>> amount(12345.6), amount(2.345), amount(None)
-    ('12,346', '2.35', '–')
+
+def seconds(value: float | None) -> str:
+    """A duration with about three digits.
+
+    >>> seconds(0.01234), seconds(2.0), seconds(54.32), seconds(12345.6)
+    ('0.012', '2.00', '54.3', '12,346')
     """
     if value is None:
         return NOTHING
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 3}f}"
 
 
 def memory(bytes_: float | None) -> str:
@@ -151,3 +156,8 @@ def disagrees(result: ArmResult) -> bool:
 def marked(result: ArmResult) -> str:
     """The verdict in words, with a dagger where the sign-flip test disagrees."""
     return clean(result.text) + (" †" if disagrees(result) else "")
+
+
+def tone(verdict: Verdict) -> str:
+    """The colour class of a verdict."""
+    return verdict if verdict in ("better", "worse") else "none"

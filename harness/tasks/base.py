@@ -16,7 +16,6 @@ from harness.objective import Objective
 from harness.plan import Direction
 from losses import Loss
 
-
 EVALUATION_BATCH = 1024
 
 
@@ -161,7 +160,7 @@ class Task(LightningModule):
         own = list(self.objective.parameters())
         if own:
             groups.append({"params": own})
-        common = {"lr": chosen.lr, "weight_decay": chosen.weight_decay}
+        common: dict[str, Any] = {"lr": chosen.lr, "weight_decay": chosen.weight_decay}
         optimizer: torch.optim.Optimizer
         if chosen.name == "sgd":
             optimizer = torch.optim.SGD(groups, momentum=chosen.momentum, **common)

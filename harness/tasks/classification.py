@@ -72,7 +72,9 @@ def _multiclass(classes: int) -> dict[str, Metric]:
 
 def _binary() -> dict[str, Metric]:
     shared = ("accuracy", "balanced_accuracy", "macro_f1")
-    return {name: TwoClasses(metric) for name, metric in _multiclass(2).items() if name in shared} | {
+    return {
+        name: TwoClasses(metric) for name, metric in _multiclass(2).items() if name in shared
+    } | {
         "auroc": tm.BinaryAUROC(validate_args=False),
         "average_precision": tm.BinaryAveragePrecision(validate_args=False),
         "ece": tm.BinaryCalibrationError(n_bins=15, validate_args=False),
@@ -102,16 +104,15 @@ class Classification(Task):
         if kind == "multiclass" and loss.target == "binary":
             return f"{loss.name} is for independent yes-or-no targets, and the data is multiclass"
         if kind != "multiclass" and loss.target != "binary":
-            return f"{loss.name} is for several classes of which one is true, and the data is {kind}"
+            return (
+                f"{loss.name} is for several classes of which one is true, and the data is {kind}"
+            )
         return None
 
     @classmethod
     def yardsticks(cls, data: Data) -> dict[str, Yardstick]:
-        library = {
-            "binary": _binary,
-            "multiclass": lambda: _multiclass(data.outputs),
-            "multilabel": lambda: _multilabel(data.outputs),
-        }[data.kind]()
+        made = {"binary": lambda _: _binary(), "multiclass": _multiclass, "multilabel": _multilabel}
+        library: dict[str, Metric] = made[data.kind](data.outputs)
         cheap = ("accuracy", "balanced_accuracy", "macro_f1")
         judged = {
             name: Yardstick("lower" if name == "ece" else "higher", metric, cheap=name in cheap)

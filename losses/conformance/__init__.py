@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from losses.arguments import check_arguments
 from losses.conformance import batches, numbers, use  # noqa: F401 - they fill PROPERTIES
 from losses.conformance.base import PROPERTIES, Counterexample, NotApplicable
 from losses.conformance.samples import settings
@@ -36,7 +37,7 @@ def check(loss: str | Loss, **parameters: Any) -> list[Finding]:
         parameters: values for the loss's own parameters; the defaults otherwise.
 
     Raises:
-        ValueError: no such loss.
+        ValueError: no such loss or parameter, or a value it does not take.
     """
     entry = bind(get(loss) if isinstance(loss, str) else loss, **parameters)
     return [examine(name, entry) for name in PROPERTIES]
@@ -57,10 +58,11 @@ def examine(name: str, entry: Loss) -> Finding:
 
 def bind(entry: Loss, **parameters: Any) -> Loss:
     """The entry with parameters set; those without a default get one number per class."""
-    given = settings(entry) | parameters
+    given = check_arguments(entry.name, entry.parameters, settings(entry) | parameters)
 
     @functools.wraps(entry.function)
     def function(output: Tensor, target: Tensor, **others: Any) -> Tensor | tuple[Tensor, Tensor]:
-        return entry.function(output, target, **(given | others))
+        fitted = {k: v.to(output) if isinstance(v, Tensor) else v for k, v in given.items()}
+        return entry.function(output, target, **(fitted | others))
 
     return replace(entry, function=function)

@@ -80,9 +80,9 @@ def test_a_fingerprint_sees_buffers_and_single_bits() -> None:
 
 def test_dropout_and_activation_are_where_they_are_said_to_be() -> None:
     built = models.build("mlp", (6,), 3, seed=0, hidden=[50], activation="tanh", dropout=1.0)
-    bias = built[-1].bias  # type: ignore[index]
-    assert torch.equal(built(torch.ones(2, 6)), bias.expand(2, 3))  # type: ignore[operator]
-    affine, last = (layer for layer in built.eval() if isinstance(layer, nn.Linear))
+    affine, last = (layer for layer in built.modules() if isinstance(layer, nn.Linear))
+    assert torch.equal(built(torch.ones(2, 6)), last.bias.expand(2, 3))
+    built.eval()
     inputs = torch.linspace(-1, 1, 12).reshape(2, 6)
     assert torch.equal(built(inputs), last(torch.tanh(affine(inputs))))
 

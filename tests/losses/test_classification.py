@@ -8,10 +8,10 @@ import scipy.special as sp
 import sklearn.metrics
 import torch
 import torchvision
-from oracle import WEIGHTS, assert_agrees, examples, rows
 from torch.nn import functional as F
 
 import losses
+from tests.losses.oracle import WEIGHTS, assert_agrees, examples, rows
 
 
 def cross_entropy(x, y, class_weight=None, smoothing=0.0):

@@ -7,10 +7,10 @@ import pytest
 import scipy.spatial.distance
 import scipy.special as sp
 import torch
-from oracle import assert_agrees, examples, rows
 from torch.nn import functional as F
 
 import losses
+from tests.losses.oracle import assert_agrees, examples, rows
 
 
 def divergence(p, q):
@@ -120,10 +120,11 @@ def test_relations_between_divergences():
     torch.testing.assert_close(losses.skew_kl(x, p, alpha=1.0), losses.kl(x, p))
     nearly = {"smoothing": 1e-12}
     half = losses.jeffreys(x, p, **nearly) / 2
-    # rtol: what a share of 1e-6 of the other distribution and a smoothing of 1e-12 leave.
-    torch.testing.assert_close(losses.skew_js(x, p, alpha=1 - 1e-6), half, rtol=1e-3, atol=0)
+    # rtol: the shares of 1e-12 left of the mixture and of the smoothing, over the least
+    # probability here, about 1e-6.
+    torch.testing.assert_close(losses.skew_js(x, p, alpha=1 - 1e-12), half, rtol=1e-6, atol=0)
     directions = losses.kl(x, p) + losses.reverse_kl(x, p, **nearly)
-    torch.testing.assert_close(2 * half, directions, rtol=1e-8, atol=0)
+    torch.testing.assert_close(2 * half, directions, rtol=1e-6, atol=0)
 
 
 def test_symmetric_divergences_do_not_mind_the_order():
@@ -135,7 +136,7 @@ def test_symmetric_divergences_do_not_mind_the_order():
         ("jeffreys", {"smoothing": 1e-12}),
     ):
         module = losses.build(name, **given)
-        torch.testing.assert_close(module(x, p), module(p.log(), q), rtol=1e-8, atol=0)
+        torch.testing.assert_close(module(x, p), module(p.log(), q), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("name", REFERENCES)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
-from oracle import WEIGHTS, assert_agrees, examples
 from torch.nn import functional as F
 
 import losses
+from tests.losses.oracle import WEIGHTS, assert_agrees, examples
 
 
 def signed(y):
@@ -187,7 +187,7 @@ def test_at_the_kink_hinges_have_no_gradient_and_perceptrons_learn():
         assert slope(name, [1.0, -1.0], [1, 0]) == [0, 0]
     for name in ("multiclass_hinge", "max_hinge"):
         assert slope(name, [[2.0, 1.0, 1.0]], [0]) == [[0, 0, 0]]
-    assert slope("binary_perceptron", [0.0, 0.0], [1, 0]) == [-1, 1]
+    assert slope("binary_perceptron", [0.0, 0.0], [1, 0]) == [-0.5, 0.5]
     assert slope("perceptron", [[0.0, 0.0]], [0]) == [[-0.5, 0.5]]
     assert slope("max_hinge", [[0.0, 0.0, 0.0]], [0]) == [[-1, 0.5, 0.5]]
 

@@ -191,7 +191,7 @@ def test_print_shows_settings():
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("l3", {}, "there is no penalty 'l3'; did you mean 'l2'?"),
+        ("elastic", {}, "there is no penalty 'elastic'; did you mean 'elastic_net'?"),
         ("l2", {"haf": True}, "l2 has no parameter 'haf'; did you mean 'half'?"),
         ("l2", {"half": 1}, "l2.half must be true or false, got 1"),
         ("l2", {"biases": "all"}, "l2.biases must be true or false, got 'all'"),

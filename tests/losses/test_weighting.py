@@ -21,7 +21,7 @@ def close(left, right):
 
 def test_balanced_is_scikit_learns():
     labels = np.repeat(range(4), COUNTS)
-    close(weights("balanced"), compute_class_weight("balanced", classes=range(4), y=labels))
+    close(weights("balanced"), compute_class_weight("balanced", classes=np.arange(4), y=labels))
 
 
 def test_balanced_gives_every_class_the_same_total():

@@ -1,0 +1,132 @@
+"""Listing what there is. Read once from the code, then from a cache that knows the code's hash."""
+
+import contextlib
+import hashlib
+import inspect
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.paths import config_dir
+from harness.store import StoreError, dump_json, write_atomically
+from harness.sweep import PACKAGES
+
+Entry = dict[str, Any]
+
+
+def show(group: str, name: str | None) -> None:
+    """Print the table of a group, or one entry of it.
+
+    Raises:
+        ValueError: no such entry; the message has the nearest name.
+    """
+    entries = catalogue()[group]
+    if name is None:
+        print(_table(entries))
+        return
+    if name not in entries:
+        from losses.arguments import nearest
+
+        raise ValueError(f"there is no {group.removesuffix('es')} '{name}'{nearest(name, entries)}")
+    print(_page(name, entries[name]))
+
+
+def catalogue() -> dict[str, dict[str, Entry]]:
+    """All entries by group and name."""
+    path = _cache_path()
+    try:
+        found: dict[str, dict[str, Entry]] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError):
+        made = {"losses": _losses(), "tasks": _tasks(), "data": _data()}
+    with contextlib.suppress(StoreError):  # a home that cannot be written costs time, nothing else
+        write_atomically(path, dump_json(made))
+    return made
+
+
+def _cache_path() -> Path:
+    hashed = hashlib.sha256()
+    for folder, pattern in [(p, "*.py") for p in PACKAGES] + [(config_dir(), "*.yaml")]:
+        for file in sorted(folder.rglob(pattern)):
+            hashed.update(file.read_bytes())
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "lossbench" / f"catalogue-{hashed.hexdigest()[:16]}.json"
+
+
+def _losses() -> dict[str, Entry]:
+    import losses
+
+    found: dict[str, Entry] = {}
+    for name in losses.names():
+        entry = losses.get(name)
+        kinds = ("saturating", "unbounded", "detached", "nonmonotone")
+        declared = {kind: getattr(entry, kind) for kind in kinds if getattr(entry, kind)}
+        found[name] = _described(entry) | {
+            "target": entry.target,
+            "source": entry.source,
+            **declared,
+        }
+    for name in losses.penalty_names():
+        penalty = losses.get_penalty(name)
+        found[name] = _described(penalty) | {"target": "parameters", "source": penalty.source}
+    return found
+
+
+def _described(entry: Any) -> Entry:
+    text = inspect.getdoc(entry.function) or ""
+    return {
+        "summary": " ".join(text.partition("\n\n")[0].split()),
+        "text": text,
+        "parameters": [str(parameter) for parameter in entry.parameters.values()],
+    }
+
+
+def _data() -> dict[str, Entry]:
+    from harness import data
+
+    found = {}
+    for name in data.names():
+        entry = data.get(name)
+        about = {"kind": entry.kind or "as data.kind says", "source": entry.source}
+        found[name] = (
+            _described(entry) | about | ({"licence": entry.licence} if entry.licence else {})
+        )
+    return found
+
+
+def _tasks() -> dict[str, Entry]:
+    """Every task config: its comment, what it composes to, and its metrics."""
+    folder = config_dir() / "task"
+    found = {}
+    for path in sorted(folder.rglob("*.yaml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        comments = [li.removeprefix("# ") for li in lines if li.startswith("# ") and "@" not in li]
+        rest = [line for line in lines if line and not line.startswith("#")]
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        found[name] = {
+            "summary": " ".join(comments),
+            "text": "\n".join([*comments, "", *rest]),
+            "parameters": [],
+        }
+    return found
+
+
+def _table(entries: Mapping[str, Entry]) -> str:
+    width = max(map(len, entries))
+    return "\n".join(f"{name:<{width}}  {_plain(e['summary'])}" for name, e in entries.items())
+
+
+def _page(name: str, entry: Entry) -> str:
+    shown = [name, "", _plain(entry["text"])]
+    if entry["parameters"]:
+        shown += ["", "parameters", *(f"  {text}" for text in entry["parameters"])]
+    about = {k: v for k, v in entry.items() if k not in ("summary", "text", "parameters")}
+    return "\n".join([*shown, "", *(f"{key:<12}{value}" for key, value in about.items())]).rstrip()
+
+
+def _plain(text: str) -> str:
+    """Docstring markup as a terminal shows it."""
+    return re.sub(r":\w+:`~?([^`]*)`", r"\1", text)

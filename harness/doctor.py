@@ -1,0 +1,121 @@
+"""Checking an installation: versions, devices, disk, store, configs, losses."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+import losses
+from harness import data, provenance, tasks
+from harness.build import build_plan
+from harness.compose import compose, options
+from harness.config import RunConfig
+from harness.paths import config_dir
+from harness.run import check_fit
+from harness.sweep import request
+
+
+def doctor(overrides: Sequence[str]) -> int:
+    """Print one line per check; 0 if all is well, 1 otherwise."""
+    stores = [text.removeprefix("store=") for text in overrides if text.startswith("store=")]
+    store = Path(stores[-1] if stores else "results")
+    checks: dict[str, Callable[[], str]] = {
+        "versions": _versions,
+        "devices": _devices,
+        "disk": lambda: _disk(store),
+        "store": lambda: _writable(store),
+        "losses": _losses,
+        "configs": _configs,
+        "sweeps": _sweeps,
+    }
+    worst = 0
+    for name, check in checks.items():
+        try:
+            print(f"ok    {name:<10}{check()}")
+        except Exception as error:  # every check must be told about, whatever the first one met
+            worst = 1
+            print(f"FAIL  {name:<10}{' '.join(str(error).split())}")
+    return worst
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
+
+
+def _devices() -> str:
+    count = torch.cuda.device_count()
+    named = [torch.cuda.get_device_name(i) for i in range(count)]
+    return ", ".join([*named, f"{provenance.machine('cpu', 1)['cpus']} processors"])
+
+
+def _existing(store: Path) -> Path:
+    """The store, or the nearest folder above it that exists."""
+    return next(folder for folder in [store.resolve(), *store.resolve().parents] if folder.exists())
+
+
+def _disk(store: Path) -> str:
+    free = shutil.disk_usage(_existing(store)).free
+    if free < 100e6:
+        raise OSError(f"{free / 1e6:.0f} MB free at {store}")
+    return f"{free / 1e9:.1f} GB free at {store}"
+
+
+def _writable(store: Path) -> str:
+    with tempfile.TemporaryFile(dir=_existing(store)):
+        return f"{store} can be written"
+
+
+def _losses() -> str:
+    for name in losses.names():
+        losses.build(name)
+    for name in losses.penalty_names():
+        losses.build_penalty(name)
+    return f"{len(losses.names())} losses and {len(losses.penalty_names())} penalties build"
+
+
+def _configs() -> str:
+    """Compose every shipped YAML with something that it goes with."""
+    for task in own_tasks():
+        compose([f"task={task}", f"loss={fitting(task)[0]}"])
+    others = [
+        (group, path.stem)
+        for group in ("data", "model", "loss")
+        for path in sorted((config_dir() / group).rglob("*.yaml"))
+    ]
+    for group, name in others:
+        some_task(group, name)
+    return f"{len(own_tasks()) + len(others)} configs compose"
+
+
+def _sweeps() -> str:
+    files = sorted((config_dir() / "sweep").glob("*.yaml"))
+    for path in files:
+        build_plan(request(path.stem, []))
+    return f"{len(files)} sweeps plan"
+
+
+def fitting(task: str) -> list[str]:
+    """Names of the losses that a task's data takes."""
+    config = compose([f"task={task}", "loss=mse"])
+    judge, kind = tasks.get(config.task.name), data.get(config.data["name"]).kind
+    assert kind is not None
+    return [name for name in losses.names() if judge.refusal(losses.get(name), kind) is None]
+
+
+def some_task(group: str, name: str) -> RunConfig:
+    """A config that uses this YAML, on the first task that takes it."""
+    for task in own_tasks():
+        chosen = [] if group == "loss" else [f"loss={fitting(task)[0]}"]
+        with contextlib.suppress(ValueError):
+            config = compose([f"task={task}", f"{group}={name}", *chosen])
+            check_fit(config, tasks.get(config.task.name))
+            return config
+    raise ValueError(f"no task takes {group}={name}")
+
+
+def own_tasks() -> list[str]:
+    """Shipped tasks that bring their data with them."""
+    return [task for task in options("task") if not task.endswith("/csv")]

@@ -1,0 +1,188 @@
+"""A comparison as one self-contained page: no script, no reference to anything outside."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from harness.comparison import ArmResult, Comparison, TaskResult
+from harness.report import sections, style
+from harness.report.figures import both_widths, forest, response
+from harness.report.markup import Safe, details, element, join, table
+from harness.report.panels import curve_panels, difference_panels
+
+BOARD = (
+    "arm", "done", "mean", "sd", "diff", "95% interval", "p (Holm)", "sign flip", "d_z",
+    "improves", "verdict",
+)  # fmt: skip
+BOARD_HELP = (
+    "improves: share of seeds on which the arm is better, a tie counting half; d_z: mean "
+    "difference over its standard deviation; sign flip: p of flipped signs, uncorrected, from 6 "
+    "seeds."
+)
+
+
+def to_html(comparison: Comparison) -> str:
+    """The whole report as one HTML document."""
+    title = style.clean(comparison.question) or style.clean(comparison.name)
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Safe(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))),
+    )
+    body = element(
+        "body",
+        element(
+            "header",
+            element("h1", title),
+            element("p", style.clean(comparison.sentence), class_="lead"),
+            element("p", _progress(comparison), class_="soft"),
+        ),
+        element("main", *_notes(comparison), *_sections(comparison)),
+    )
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _progress(comparison: Comparison) -> str:
+    counts = {
+        "failed": comparison.failed,
+        "diverged": comparison.diverged,
+        "pending": comparison.pending,
+    }
+    rest = "".join(f", {n} {word}" for word, n in counts.items() if n)
+    done = f"{comparison.done} of {comparison.planned} runs done{rest}"
+    return f"{style.heading(comparison)}; {done}"
+
+
+def _notes(comparison: Comparison) -> list[Safe]:
+    return [
+        element(
+            "p",
+            element("strong", f"{note.level.capitalize()}: "),
+            style.clean(note.text),
+            class_=f"note {note.level}",
+            role="alert" if note.level == "alarm" else None,
+        )
+        for note in comparison.notes
+    ]
+
+
+def _sections(comparison: Comparison) -> list[Safe]:
+    """All sections that have something to show, in order."""
+    made = [
+        ("Leaderboard", _boards(comparison)),
+        ("Paired differences", _forests(comparison)),
+        ("Learning curves", _curves(comparison)),
+        ("Response to a parameter", _responses(comparison)),
+        ("Cost", sections.cost(comparison)),
+        ("Across tasks", sections.across(comparison)),
+        ("Other metrics", sections.others(comparison)),
+        ("Runs without a result", sections.lost(comparison)),
+        ("What each arm changes", sections.arms(comparison)),
+        ("Provenance", sections.provenance(comparison)),
+    ]
+    return [element("section", element("h2", title), *parts) for title, parts in made if parts]
+
+
+def _per_task(comparison: Comparison, draw: Callable[[TaskResult], Iterable[Safe]]) -> list[Safe]:
+    """What `draw` makes of every task, under the task's name where there are several."""
+    made = [(task.task, list(draw(task))) for task in comparison.tasks]
+    several = len(comparison.tasks) > 1
+    return [
+        join([element("h3", style.clean(name)) if several else None, *parts])
+        for name, parts in made
+        if parts
+    ]
+
+
+def _boards(comparison: Comparison) -> list[Safe]:
+    boards = _per_task(comparison, lambda task: [_board(task)])
+    lines = [*style.footnotes(comparison), BOARD_HELP]
+    return [*boards, *(element("p", line, class_="soft") for line in lines)]
+
+
+def _board(task: TaskResult) -> Safe:
+    places = style.task_decimals(task)
+    return table(BOARD, [_board_row(result, places) for result in task.arms], class_="board",
+                 caption="Arms, best mean first; bold: among the best")  # fmt: skip
+
+
+def _board_row(result: ArmResult, places: int) -> list[object]:
+    """The cells of one arm, in the order of `BOARD`."""
+    contrast = result.contrast
+    kind = "strong" if result.best else None
+    numbers = [style.NOTHING] * 6
+    if contrast is not None:
+        numbers = [
+            style.number(contrast.mean, places, sign=True),
+            style.interval(contrast.low, contrast.high, places),
+            style.p_value(contrast.p_holm),
+            style.p_value(contrast.p_sign_flip),
+            style.number(contrast.effect_size, 2, sign=True),
+            style.number(contrast.improvement, 2),
+        ]
+    shape = element("span", style.SYMBOLS[result.verdict], aria_hidden="true")
+    return [
+        element("span", style.clean(result.arm), class_=kind),
+        style.count(result.done, result.planned),
+        element("span", style.number(result.mean, places), class_=kind),
+        style.number(result.sd, places),
+        *numbers,
+        element("span", shape, " ", style.marked(result), class_=style.tone(result.verdict)),
+    ]
+
+
+def _forests(comparison: Comparison) -> list[Safe]:
+    def draw(task: TaskResult) -> list[Safe]:
+        if not any(result.contrast for result in task.arms):
+            return []
+        return [element("figure", both_widths(partial(forest, comparison, task)))]
+
+    made = _per_task(comparison, draw)
+    text = (
+        f"Difference in {comparison.metric} to {comparison.baseline} on the same seed. Shape: mean "
+        "and verdict; bar: 95% interval; dots: seeds; an arrow with a number: off the scale."
+    )
+    legend = [("better", "▲"), ("worse", "▼"), ("no practical difference", "■")]
+    legend += [("not enough evidence", "●"), ("identical", "◆")]
+    shapes = ", ".join(f"{shape} {word}" for word, shape in legend)
+    return [element("p", f"{text} {shapes}.", class_="soft"), *made] if made else []
+
+
+def _curves(comparison: Comparison) -> list[Safe]:
+    def differences(task: TaskResult) -> list[Safe]:
+        panels = difference_panels(comparison, task)
+        return [element("div", *panels, class_="panels")] if panels else []
+
+    def raw(task: TaskResult) -> list[Safe]:
+        panels = curve_panels(comparison, task)
+        return [element("div", *panels, class_="panels")] if panels else []
+
+    made, plain = _per_task(comparison, differences), _per_task(comparison, raw)
+    if not plain:
+        return []
+    metrics = ", ".join(dict.fromkeys(t.curve_metric for t in comparison.tasks if t.curve_metric))
+    text = (
+        f"Mean paired difference in {metrics} to {comparison.baseline} over optimiser steps, "
+        "with a pointwise 95% interval; one scale for all panels."
+    )
+    behind = f"Raw means; dashed: {comparison.baseline}"
+    first = [element("p", style.clean(text), class_="soft"), *made] if made else []
+    return [*first, details(behind, *plain)]
+
+
+def _responses(comparison: Comparison) -> list[Safe]:
+    def draw(task: TaskResult) -> list[Safe]:
+        return [
+            element("figure", both_widths(partial(response, comparison, task, given)))
+            for given in task.responses
+            if any(r is not None and r.mean is not None for r in map(task.arm, given.arms))
+        ]
+
+    made = _per_task(comparison, draw)
+    text = (
+        f"Mean {comparison.metric} of arms that differ in this number alone; bars: 95% interval of "
+        f"the paired difference to {comparison.baseline} (dashed), moved to the mean."
+    )
+    return [element("p", style.clean(text), class_="soft"), *made] if made else []

@@ -1,0 +1,176 @@
+"""The sections of the page that are tables: cost, other metrics, lost runs, arms, provenance."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from harness.comparison import ArmResult, Comparison, Fingerprint, TaskResult
+from harness.report import exports, style
+from harness.report.markup import Safe, details, element, table
+
+Item = TypeVar("Item")
+COLUMNS = 11  # of any table, the name of the row included
+SHORT = 12  # characters of a fingerprint on the page
+
+
+def _caption(comparison: Comparison, task: TaskResult, text: str) -> str:
+    return style.clean(f"{task.task}: {text}" if len(comparison.tasks) > 1 else text)
+
+
+def cost(comparison: Comparison) -> list[Safe]:
+    """What a run of each arm takes, per task."""
+    head = (
+        "arm",
+        "seconds",
+        "ratio to baseline",
+        "of training",
+        "steps",
+        "parameters",
+        "memory",
+    )
+    made = []
+    for task in comparison.tasks:
+        base = task.arm(comparison.baseline)
+        whole = base.cost.total_seconds if base else None
+        rows = [
+            [
+                style.clean(result.arm),
+                style.seconds(mine.total_seconds),
+                f"{mine.total_seconds / whole:.2f}" if whole and mine.total_seconds else "–",
+                style.seconds(mine.train_seconds),
+                style.amount(mine.steps),
+                style.amount(mine.parameters),
+                style.memory(mine.peak_memory),
+            ]
+            for result in task.arms
+            for mine in [result.cost]
+            if result.done
+        ]
+        if rows:
+            made.append(table(head, rows, caption=_caption(comparison, task, "mean per done run")))
+    return made
+
+
+def across(comparison: Comparison) -> list[Safe]:
+    """Differences of every arm on every task, where there are several."""
+    if len(comparison.tasks) < 2:
+        return []
+    made = []
+    for tasks in _chunks(comparison.tasks, COLUMNS - 1):
+        head = ["arm", *(style.clean(task.task) for task in tasks)]
+        names = dict.fromkeys(result.arm for task in tasks for result in task.arms)
+        rows = [[style.clean(name), *(_brief(task, name) for task in tasks)] for name in names]
+        caption = (
+            "difference to the baseline in the task's own metric units, with the verdict's shape"
+        )
+        made.append(table(head, rows, caption=caption))
+    return made
+
+
+def _brief(task: TaskResult, arm: str) -> object:
+    result = task.arm(arm)
+    if result is None:
+        return style.NOTHING
+    words = style.number(
+        result.contrast.mean if result.contrast else None, style.task_decimals(task), sign=True
+    )
+    return element(
+        "span",
+        f"{words} {style.SYMBOLS[result.verdict]}",
+        class_=style.tone(result.verdict),
+        title=style.clean(result.text),
+    )
+
+
+def others(comparison: Comparison) -> list[Safe]:
+    """Metrics beside the headline as mean ± sd; no test, so that nobody picks the lucky one."""
+    made = []
+    for task in comparison.tasks:
+        for names in _chunks(exports.other_metrics(task), COLUMNS - 1):
+            places = {name: exports.others_decimals(task, name) for name in names}
+            rows = [
+                [
+                    style.clean(result.arm),
+                    *(exports.spread(result.others.get(name), places[name]) for name in names),
+                ]
+                for result in task.arms
+                if result.done
+            ]
+            head = ["arm", *(_directed(comparison, name) for name in names)]
+            text = "exploratory: mean ± standard deviation over seeds, no test"
+            made.append(table(head, rows, caption=_caption(comparison, task, text)))
+    return made
+
+
+def _directed(comparison: Comparison, name: str) -> str:
+    """The metric's name with an arrow towards the better, where the plan knows it."""
+    arrows = {"higher": " ↑", "lower": " ↓", None: ""}
+    return style.clean(name) + arrows[comparison.directions.get(name)]
+
+
+def lost(comparison: Comparison) -> list[Safe]:
+    """Every failed and diverged run with its error."""
+    rows = [
+        [style.clean(f"{task.task} / {result.arm}"), f"{run.seed}", run.status,
+         style.clean(run.error or ""), element("code", style.clean(run.id))]
+        for task, result in comparison.results()
+        for run in result.runs
+        if run.status in ("failed", "diverged")
+    ]  # fmt: skip
+    head = ("task / arm", "seed", "status", "error", "run")
+    return [table(head, rows, numeric=False)] if rows else []
+
+
+def arms(comparison: Comparison) -> list[Safe]:
+    """The config keys in which each arm differs from the baseline."""
+    rows = [
+        [style.clean(arm), element("code", style.clean(_changes(changes)))]
+        for arm, changes in comparison.differences.items()
+        if arm != comparison.baseline
+    ]
+    head = ("arm", f"differs from {style.clean(comparison.baseline)} in")
+    return [table(head, rows, numeric=False)] if rows else []
+
+
+def _changes(changes: dict[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in changes.items()) or "nothing"
+
+
+def provenance(comparison: Comparison) -> list[Safe]:
+    """How to make it again, with what it was made, and which runs are behind every number."""
+    facts = [[style.clean(key), style.clean(", ".join(values))]
+             for key, values in comparison.provenance.items()]  # fmt: skip
+    seeds = ", ".join(str(seed) for seed in comparison.seeds)
+    facts.append(["seeds", seeds])
+    if comparison.overrides:
+        facts.append(["overrides", style.clean(" ".join(comparison.overrides))])
+    again = element("pre", element("code", style.clean(comparison.command)))
+    made = [element("p", "To run it again:"), again]
+    made.append(table(("what", "value"), facts, numeric=False))
+    if comparison.fingerprints:
+        made.append(details("Fingerprints of data, split, initial weights and order",
+                            table(("fingerprint", "seed", "sha256"),
+                                  [_mark(mark) for mark in comparison.fingerprints],
+                                  numeric=False)))  # fmt: skip
+    rows = [[style.clean(f"{task.task} / {result.arm}"), _ids(result)]
+            for task, result in comparison.results()]  # fmt: skip
+    made.append(details("Runs behind each number", table(("task / arm", "seed: run"), rows,
+                                                         numeric=False)))  # fmt: skip
+    return made
+
+
+def _mark(mark: Fingerprint) -> list[object]:
+    values = [style.clean(value)[:SHORT] for value in mark.values]
+    shown = values[0] if len(values) == 1 else f"differs: {', '.join(values)}"
+    return [style.clean(f"{mark.task} / {mark.kind}"), f"{mark.seed}", element("code", shown)]
+
+
+def _ids(result: ArmResult) -> Safe:
+    words = ", ".join(
+        f"{run.seed}: {run.id}" + ("" if run.status == "done" else f" ({run.status})")
+        for run in result.runs
+    )
+    return element("code", style.clean(words))
+
+
+def _chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,123 @@
+"""The table of all losses in losses/README.md, made from what they say about themselves.
+
+`python -m losses.docs` prints it, `python -m losses.docs --write` puts it into the README.
+"""
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from losses import penalty
+from losses.arguments import Parameter, describe
+from losses.core import REGISTRY, Loss
+from losses.penalty import PENALTIES
+
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- table of losses: begin -->", "<!-- table of losses: end -->"
+LOSS_HEADER = ("name", "formula", "parameters", "target", "source", "declared")
+PENALTY_HEADER = ("name", "formula", "parameters", "source")
+
+
+def table() -> str:
+    """Markdown: a table per family with the family's own words, losses first, then penalties."""
+    families: dict[str, list[Loss]] = {}
+    for name in sorted(REGISTRY):
+        families.setdefault(REGISTRY[name].function.__module__, []).append(REGISTRY[name])
+    parts = [
+        f"{_words(module)}\n\n{_table(LOSS_HEADER, map(_loss_row, families[module]))}"
+        for module in sorted(families)
+    ]
+    rows = [
+        (f"`{name}`", _formula(p.function), _parameters(p.parameters), p.source)
+        for name, p in sorted(PENALTIES.items())
+    ]
+    return "\n\n".join([*parts, f"{_words(penalty.__name__)}\n\n{_table(PENALTY_HEADER, rows)}"])
+
+
+def with_table(text: str) -> str:
+    """The text with what stands between the two markers replaced.
+
+    Raises:
+        ValueError: a marker is missing.
+    """
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"the README needs the lines {BEGIN} and {END}")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+
+
+def _words(module: str) -> str:
+    """A module's docstring as Markdown: its first line is the heading."""
+    text = inspect.getdoc(sys.modules[module]) or module
+    text = re.sub(r":math:(`[^`]*`)", r"$\1$", text)
+    title, _, rest = re.sub(r":\w+:`", "`", text).partition("\n")
+    return f"### {title.rstrip('.')}\n{rest}".strip()
+
+
+def _loss_row(entry: Loss) -> tuple[str, ...]:
+    return (
+        f"`{entry.name}`",
+        _formula(entry.function),
+        _parameters(entry.parameters),
+        entry.target,
+        entry.source,
+        "; ".join(_declared(entry)),
+    )
+
+
+def _declared(entry: Loss) -> list[str]:
+    """What a loss declares beyond the ordinary, in words."""
+    said = [
+        (entry.saturating, f"saturates: {entry.saturating}"),
+        (entry.unbounded, f"unbounded: {entry.unbounded}"),
+        (entry.nonmonotone, f"not monotone: {entry.nonmonotone}"),
+        (entry.detached, f"carries no gradient: {entry.detached}"),
+        (not entry.additive, "couples the items of a batch"),
+        (entry.finish, "mean only"),
+        (entry.heads > 1, f"{entry.heads} outputs per target"),
+        (entry.within, f"targets {entry.within}"),
+        (entry.output_within, f"outputs {entry.output_within}"),
+        (entry.minimum is None, "no fixed minimum"),
+        (entry.minimum, f"minimum {entry.minimum}"),
+    ]
+    return [words for holds, words in said if holds]
+
+
+def _formula(function: Callable[..., Any]) -> str:
+    r"""The docstring's first formula; a bare | would end the cell."""
+    found = re.search(r":math:`([^`]*)`", inspect.getdoc(function) or "")
+    formula = " ".join(found[1].split()).replace("|", r"\vert ").strip() if found else ""
+    return f"$`{formula}`$" if formula else ""
+
+
+def _parameters(parameters: dict[str, Parameter]) -> str:
+    """`gamma = 2.0` (number >= 0), one to a line, the default as a config writes it."""
+    return "<br>".join(
+        f"`{p.name}{'' if p.required else f' = {json.dumps(p.default)}'}` "
+        f"({describe(p.annotation)})"
+        for p in parameters.values()
+    )
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [header, ["---"] * len(list(header)), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    """Print the table, or write it into the README."""
+    parser = argparse.ArgumentParser(prog="python -m losses.docs", description=main.__doc__)
+    parser.add_argument("--write", action="store_true", help=f"update {README.name}")
+    if parser.parse_args().write:
+        README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print(table())
+
+
+if __name__ == "__main__":
+    main()
