@@ -44,7 +44,7 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = self.order(self.epoch).to(self.part.inputs.device)
         self.epoch += 1
-        for rows in order.split(self.size):
+        for rows in torch.split(order, self.size):
             mine = rows[self.rank :: self.world]
             yield self.part.inputs[mine], self.part.target[mine]
 

@@ -19,8 +19,8 @@ Resolved = dict[str, dict[str, RunConfig]]
 """Config by task and arm."""
 
 
-def build_plan(wanted: Request) -> tuple[Plan, dict[str, str]]:
-    """The plan, and the hash of each data file of the user's own that it depends on.
+def build_plan(wanted: Request) -> Plan:
+    """The plan of a sweep.
 
     Raises:
         ValueError: the file is wrong, an arm cannot be composed, does not fit its task or equals
@@ -48,7 +48,7 @@ def build_plan(wanted: Request) -> tuple[Plan, dict[str, str]]:
     for by_arm in resolved.values():
         _refuse_equal(owner, by_arm)
     seeds = seeds_of(file)
-    plan = Plan(
+    return Plan(
         name=wanted.name,
         question=file.question,
         metric=file.metric,
@@ -66,8 +66,8 @@ def build_plan(wanted: Request) -> tuple[Plan, dict[str, str]]:
         differences=_differences(next(iter(resolved.values())), file.baseline),
         command=" ".join(["lossbench sweep", _shell(wanted)]),
         overrides=list(wanted.overrides),
+        watched=_watched(resolved),
     )
-    return plan, _watched(resolved)
 
 
 def _cell(owner: str, task: str, arm: str, config: RunConfig, seeds: Sequence[int]) -> Cell:

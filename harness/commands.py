@@ -75,9 +75,10 @@ def sweep(name: str, overrides: Sequence[str], choice: Choice) -> None:
         from harness.trackers import check_trackers
 
         check_trackers(wanted.trackers)
-    plan = sweeps.plan(wanted, save=True)
+    plan = sweeps.plan(wanted)
     records = read_all(plan, wanted.store)
     runs = to_do(plan, records, choice)
+    sweeps.save(wanted, plan)
     jobs = min(choice.jobs or default_jobs(), len(runs))
     print(summary(plan, records, jobs))
     if runs:
@@ -128,7 +129,8 @@ def plan(name: str, overrides: Sequence[str], jobs: int | None) -> None:
 def report(name: str, overrides: Sequence[str]) -> None:
     """Compare whatever records there are, print the table, write the reports."""
     wanted = sweeps.request(name, overrides)
-    made = sweeps.plan(wanted, save=True)
+    made = sweeps.plan(wanted)
+    sweeps.save(wanted, made)
     _show(made, read_all(made, wanted.store), wanted.folder)
 
 

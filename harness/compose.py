@@ -1,7 +1,9 @@
 """Hydra's part: from overrides to a config; every registered name can be chosen without a YAML."""
 
+import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -122,6 +124,11 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     register()
     parsed = parse(overrides)
     _check_groups(parsed)
+    top = {field.name for field in dataclasses.fields(RunConfig)}
+    for override in parsed:
+        key = override.key_or_group
+        if re.split(r"[./@]", key)[0] not in top | {"hydra"}:
+            raise ValueError(f"config has no key '{key}'{nearest(key, top)}")
     if not any(override.key_or_group == "loss" for override in parsed):
         raise ValueError("a run needs loss=NAME, such as loss=cross_entropy; see lossbench losses")
     try:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+import torch
+
 import losses
 from harness import data, models, tasks
 from harness.objective import ObjectiveConfig, parse_objective
@@ -122,21 +124,17 @@ def _named(
     group: str, given: Mapping[str, Any], parameters: Mapping[str, Parameter]
 ) -> dict[str, Any]:
     """A registry entry's settings: its name, what was given, and the defaults of the rest."""
+    defaults = {p.name: p.default for p in parameters.values() if not p.required}
     settings = {key: value for key, value in given.items() if key != "name"}
     owner = f"{group} {given['name']}"
-    checked = check_arguments(owner, parameters, settings)
-    defaults = {p.name: p.default for p in parameters.values() if not p.required}
-    return {"name": given["name"], **defaults, **checked}
+    return {"name": given["name"], **check_arguments(owner, parameters, defaults | settings)}
 
 
 def _check_devices(trainer: TrainerConfig) -> None:
-    if trainer.devices == 1 or trainer.accelerator == "cpu":
-        return
-    import torch
-
-    there = torch.cuda.device_count() or 1
-    if trainer.devices > there:
-        raise ValueError(f"trainer.devices={trainer.devices}, but this machine has {there}")
+    gpus = torch.cuda.device_count()
+    wanted = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and gpus)
+    if wanted and trainer.devices > gpus:
+        raise ValueError(f"trainer.devices={trainer.devices}, but this machine has {gpus} GPUs")
 
 
 def outcome(config: RunConfig) -> dict[str, Any]:

@@ -100,8 +100,8 @@ def _sweeps() -> str:
 def fitting(task: str) -> list[str]:
     """Names of the losses that a task's data takes."""
     config = compose([f"task={task}", "loss=mse"])
-    judge, kind = tasks.get(config.task.name), data.get(config.data["name"]).kind
-    assert kind is not None
+    judge = tasks.get(config.task.name)
+    kind = data.get(config.data["name"]).kind or config.data["kind"]
     return [name for name in losses.names() if judge.refusal(losses.get(name), kind) is None]
 
 

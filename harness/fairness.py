@@ -15,6 +15,7 @@ Records = Mapping[str, Record]
 SHARED = ("data", "split", "init", "order")  # fingerprints all arms of a seed must have in common
 OWN = ("started", "finished")  # provenance that differs between any two runs
 NAMES_SHOWN = 6
+NAME_LENGTH = 40  # of a name within a sentence
 
 
 def notes(plan: Plan, records: Records) -> list[Note]:
@@ -28,12 +29,14 @@ def notes(plan: Plan, records: Records) -> list[Note]:
 
 
 def listed(names: Iterable[object]) -> str:
-    """Names with commas, cut after a few.
+    """Names with commas, long ones cut, and no more than a few.
 
     >>> listed("abc")
     'a, b, c'
     """
-    words = [str(name) for name in names]
+    words = [
+        text if len(text := str(n)) <= NAME_LENGTH else f"{text[:NAME_LENGTH]}…" for n in names
+    ]
     more = [f"{len(words) - NAMES_SHOWN} more"] if len(words) > NAMES_SHOWN + 1 else []
     return ", ".join([*words[:NAMES_SHOWN], *more] if more else words)
 
@@ -86,27 +89,28 @@ def _outcome(record: Record) -> Hashable:
 
 
 def identical(plan: Plan, records: Records) -> Iterator[Note]:
-    """Arms whose runs are equal to the last bit on every seed (R6)."""
+    """Arms whose runs are equal to the last bit on every seed they share (R6)."""
     for task in plan.tasks:
-        groups: dict[Hashable, list[Cell]] = defaultdict(list)
+        groups: list[tuple[dict[int, Hashable], list[Cell]]] = []
         for cell in cells_of(plan, task):
-            outcomes = {seed: _outcome(r) for seed, r in done_runs(cell, records).items()}
-            if outcomes:
-                groups[tuple(sorted(outcomes.items()))].append(cell)
-        for cells in groups.values():
-            if len(cells) < 2:
-                continue
-            names = listed(cell.arm for cell in cells)
-            same = all(cell.config == cells[0].config for cell in cells)
-            yield (
-                Note("note", f"{_where(plan, task)}{names} are one config under several names")
-                if same
-                else Note(
-                    "alarm",
-                    f"{_where(plan, task)}{names} are equal to the last bit although their configs "
-                    "differ: what sets them apart may not reach the training",
-                )
-            )
+            mine = {seed: _outcome(r) for seed, r in done_runs(cell, records).items()}
+            for theirs, cells in groups:
+                shared = mine.keys() & theirs.keys()
+                if shared and all(mine[seed] == theirs[seed] for seed in shared):
+                    cells.append(cell)
+                    break
+            else:
+                groups.append((mine, [cell]))
+        for _, cells in groups:
+            if len(cells) > 1:
+                yield _equal(f"{_where(plan, task)}{listed(cell.arm for cell in cells)}", cells)
+
+
+def _equal(names: str, cells: list[Cell]) -> Note:
+    if all(cell.config == cells[0].config for cell in cells):
+        return Note("note", f"{names} are one config under several names")
+    text = f"{names} are equal to the last bit although their configs differ"
+    return Note("alarm", f"{text}: what sets them apart may not reach the training")
 
 
 def seeds(plan: Plan, records: Records) -> Iterator[Note]:
@@ -235,8 +239,11 @@ def pairs(plan: Plan, records: Records) -> Iterator[Note]:
         return
     for task in plan.tasks:
         have = {cell.arm: set(done_runs(cell, records)) for cell in cells_of(plan, task)}
-        both = {arm: len(have.get(plan.baseline, set()) & runs) for arm, runs in have.items()}
-        short = [f"{arm} {n}" for arm, n in both.items() if 0 < n < len(plan.seeds)]
-        if short:
-            text = f"{_where(plan, task)}pairs of {len(plan.seeds)} planned: {listed(short)}"
-            yield Note("note", f"{text} (a seed counts where arm and {plan.baseline} are done)")
+        short: dict[int, list[str]] = defaultdict(list)
+        for arm, runs in have.items():
+            both = len(have.get(plan.baseline, set()) & runs)
+            if arm != plan.baseline and 0 < both < len(plan.seeds):
+                short[both].append(arm)
+        for both, arms in short.items():
+            text = f"{_where(plan, task)}{both} of {len(plan.seeds)} seeds are done by both"
+            yield Note("note", f"{text} {plan.baseline} and {listed(arms)}")

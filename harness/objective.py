@@ -130,7 +130,7 @@ def _parse_term(name: str, given: Any) -> TermConfig:
     entry = losses.get_penalty(kind) if is_penalty else losses.get(kind)
     own = {k: v for k, v in given.items() if k not in TERM_KEYS}
     defaults = {p.name: p.default for p in entry.parameters.values() if not p.required}
-    parameters = defaults | check_arguments(f"loss.{name}", entry.parameters, own)
+    parameters = check_arguments(f"loss.{name}", entry.parameters, defaults | own)
     weight = convert(f"loss.{name}.weight", Weight, given.get("weight", 1.0))
     if "biases" in given and not is_penalty:
         raise ValueError(f"loss.{name} has no parameter 'biases': {kind} is no penalty")

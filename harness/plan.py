@@ -55,6 +55,7 @@ class Plan:
         differences: per arm, config keys in which it differs from the baseline, with its values.
         command: what to type to run it again.
         overrides: config overrides given on the command line.
+        watched: sha256 of each data file of the user's own that the runs read, by path.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Plan:
     differences: dict[str, dict[str, Any]]
     command: str
     overrides: list[str] = field(default_factory=list)
+    watched: dict[str, str] = field(default_factory=dict)
 
     def runs(self) -> Iterator[PlannedRun]:
         """All runs, interleaved across arms, so that a sweep stopped half-way is balanced."""

@@ -93,12 +93,7 @@ class Progress:
 
 def _fit(lines: list[str]) -> list[str]:
     """Lines cut to the terminal, since a wrapped line cannot be drawn over."""
-    import shutil
-
     columns, rows = shutil.get_terminal_size()
-    shown = (
-        lines
-        if len(lines) < rows
-        else [*lines[: rows - 2], f"... {len(lines) - rows + 2} more arms"]
-    )
+    hidden = len(lines) - rows + 2
+    shown = lines if len(lines) < rows else [*lines[: rows - 2], f"... {hidden} more arms"]
     return [line[: columns - 1] for line in shown]

@@ -89,47 +89,51 @@ def request(name: str, overrides: Sequence[str]) -> Request:
     return Request(find(name), tuple(shared), Store(apart["store"]), trackers)
 
 
-def plan(wanted: Request, *, save: bool = False) -> Plan:
+def plan(wanted: Request) -> Plan:
     """The plan of a sweep: the saved one if nothing it was made from has changed, else a new one.
 
     Raises:
-        ValueError: anything wrong in the file, the overrides or a config; nothing is written.
+        ValueError: anything wrong in the file, the overrides or a config.
     """
-    digest = wanted.digest()
-    saved = _saved(wanted.folder / "plan.json", digest)
+    saved = _saved(wanted)
     if saved is not None:
         return saved
     from harness.build import build_plan  # composing needs torch, a saved plan does not
 
-    made, watched = build_plan(wanted)
-    if save:
-        _refuse_other_file(wanted)
-        content = {
-            "digest": digest,
-            "watched": watched,
-            "file": str(wanted.path.resolve()),
-            "plan": dataclasses.asdict(made),
-        }
-        write_atomically(wanted.folder / "plan.json", dump_json(content))
-    return made
+    return build_plan(wanted)
 
 
-def _saved(path: Path, digest: str) -> Plan | None:
+def save(wanted: Request, made: Plan) -> None:
+    """Keep a plan for the next call.
+
+    Raises:
+        ValueError: the folder belongs to another file of the same name.
+        StoreError: it cannot be written.
+    """
+    _refuse_other_file(wanted)
+    content = {
+        "digest": wanted.digest(),
+        "file": str(wanted.path.resolve()),
+        "plan": dataclasses.asdict(made),
+    }
+    write_atomically(wanted.folder / "plan.json", dump_json(content))
+
+
+def _saved(wanted: Request) -> Plan | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        same = content["digest"] == digest and all(
-            hashlib.sha256(Path(file).read_bytes()).hexdigest() == known
-            for file, known in content["watched"].items()
-        )
-        if not same:
+        content = json.loads((wanted.folder / "plan.json").read_text(encoding="utf-8"))
+        if content["digest"] != wanted.digest():
             return None
-        stored = dict(content["plan"])
+        stored = content["plan"]
+        for file, known in stored["watched"].items():
+            if hashlib.sha256(Path(file).read_bytes()).hexdigest() != known:
+                return None
         cells = [
             Cell(**{**cell, "runs": {int(seed): run for seed, run in cell["runs"].items()}})
             for cell in stored.pop("cells")
         ]
         return Plan(cells=cells, **stored)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

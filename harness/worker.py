@@ -1,9 +1,9 @@
 """One process that trains runs for a sweep: reads jobs on stdin, answers on stdout.
 
-Each line in is a JSON job: `config` and `force`. Each line out says what came of it: a record's
-status, `held` if another process has the run, or `refused` with an error if there is no record. When
-stdin closes, the process that started this one is gone or wants to stop, and this one exits at once,
-whatever it is doing.
+Each line in is a JSON job: `config` and `force`. Each line out says what came of it: the status of
+a record, `held` if another process has the run, or `refused` with an error if there is no record.
+When stdin closes, the process that started this one is gone or wants to stop, and this one exits at
+once, whatever it is doing.
 """
 
 import json

@@ -130,7 +130,7 @@ def _match(path: str, plain: Any, value: Any) -> tuple[bool, Any]:
     if origin in (typing.Union, types.UnionType):
         return _match_union(path, get_args(plain), value)
     if origin is Literal:
-        return value in get_args(plain), value
+        return any(type(o) is type(value) and o == value for o in get_args(plain)), value
     if plain is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and not math.isnan(value), float(value) if number else value
@@ -188,6 +188,9 @@ def describe(annotation: Any) -> str:
         return f"a list of {describe(get_args(annotation)[0])}"
     if origin in (dict, Mapping):
         return "a mapping"
+    if dataclasses.is_dataclass(annotation):
+        keys = ", ".join(field.name for field in dataclasses.fields(annotation))
+        return f"a mapping of {keys}"
     words = {float: "number", int: "whole number", bool: "true or false", str: "text"}
     words |= {types.NoneType: "null", Any: "anything"}
     return words.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -129,6 +129,11 @@ class Loss:
         mean = fraction.numerator / torch.where(counted, fraction.denominator, 1)
         return self.finish(mean) if self.finish else mean
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle by name: the function's own name leads to its torch-like form."""
+        registered = REGISTRY.get(self.name) is self
+        return (get, (self.name,)) if registered else super().__reduce__()
+
 
 REGISTRY: dict[str, Loss] = {}
 
@@ -156,8 +161,7 @@ def loss(
         def call(
             output: Tensor, target: Tensor, /, *, reduction: Reduction = "mean", **given: Any
         ) -> Tensor:
-            ignore = {"ignore_index": given.pop("ignore_index", IGNORE_INDEX)}
-            return _reduce(entry, reduction, output, target, ignore | _checked(entry, given))
+            return _reduce(entry, reduction, output, target, _checked(entry, given))
 
         call.__signature__ = _torch_like(function, entry)  # type: ignore[attr-defined]
         call.__doc__ = f"{inspect.getdoc(function)}\n\nSource: {source}\n"
@@ -225,17 +229,17 @@ def build(name: str, *, reduction: Reduction = "mean", **parameters: Any) -> Los
     """
     entry = get(name)
     _check_reduction(entry, reduction)
-    ignore = {"ignore_index": parameters.pop("ignore_index", IGNORE_INDEX)}
-    return LossModule(entry, ignore | _checked(entry, parameters), reduction)
+    return LossModule(entry, _checked(entry, parameters), reduction)
 
 
 def _checked(entry: Loss, given: dict[str, Any]) -> dict[str, Any]:
-    """Check against the signature; a list of numbers becomes a tensor."""
-    if not given:
-        return given
-    checked = check_arguments(entry.name, entry.parameters, given)
+    """Check against the signature, `ignore_index` included; a list of numbers becomes a tensor."""
+    allowed = entry.parameters
+    if entry.target != "real":
+        allowed = {**allowed, "ignore_index": Parameter("ignore_index", int, IGNORE_INDEX)}
+    checked = check_arguments(entry.name, allowed, given)
     for key, value in checked.items():
-        if entry.parameters[key].annotation is ClassWeight and isinstance(value, str):
+        if allowed[key].annotation is ClassWeight and isinstance(value, str):
             raise ValueError(
                 f"{entry.name}.{key}={value!r} needs class counts: "
                 f"pass losses.class_weight({value!r}, counts)"
@@ -364,8 +368,9 @@ def _over_classes(kept: Tensor, output: Tensor) -> Tensor:
 
 
 def _masked(parts: Parts, kept: Tensor) -> Parts:
-    """Zero what is ignored; values and `kept` both have the target's shape."""
+    """Zero what is ignored; values have the shape of `kept`, or a class axis more."""
     values, counts = parts
+    kept = _over_classes(kept, values)
     counted = kept.to(values.dtype)
     counts = counted if counts is None else torch.where(kept, counts, 0)
     return Parts(torch.where(kept, values, 0), counts)
@@ -386,9 +391,11 @@ def _autocast_off(output: Tensor) -> contextlib.AbstractContextManager[object]:
 
 def _torch_like(function: Callable[..., Any], entry: Loss) -> inspect.Signature:
     signature = inspect.signature(function)
+    output, target, *settings = signature.parameters.values()
+    inputs = [p.replace(kind=inspect.Parameter.POSITIONAL_ONLY) for p in (output, target)]
     extra = [inspect.Parameter("reduction", inspect.Parameter.KEYWORD_ONLY, default="mean")]
     if entry.target != "real":
         extra.append(
             inspect.Parameter("ignore_index", inspect.Parameter.KEYWORD_ONLY, default=IGNORE_INDEX)
         )
-    return signature.replace(parameters=[*signature.parameters.values(), *extra])
+    return signature.replace(parameters=[*inputs, *settings, *extra])

@@ -8,15 +8,15 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from losses import penalty
 from losses.arguments import Parameter, describe
 from losses.core import REGISTRY, Loss
-from losses.penalty import PENALTIES
+from losses.penalty import PENALTIES, Penalty
 
+Row = tuple[str, ...]
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- table of losses: begin -->", "<!-- table of losses: end -->"
 LOSS_HEADER = ("name", "formula", "parameters", "target", "source", "declared")
@@ -25,18 +25,12 @@ PENALTY_HEADER = ("name", "formula", "parameters", "source")
 
 def table() -> str:
     """Markdown: a table per family with the family's own words, losses first, then penalties."""
-    families: dict[str, list[Loss]] = {}
-    for name in sorted(REGISTRY):
-        families.setdefault(REGISTRY[name].function.__module__, []).append(REGISTRY[name])
-    parts = [
-        f"{_words(module)}\n\n{_table(LOSS_HEADER, map(_loss_row, families[module]))}"
-        for module in sorted(families)
-    ]
-    rows = [
-        (f"`{name}`", _formula(p.function), _parameters(p.parameters), p.source)
-        for name, p in sorted(PENALTIES.items())
-    ]
-    return "\n\n".join([*parts, f"{_words(penalty.__name__)}\n\n{_table(PENALTY_HEADER, rows)}"])
+    return "\n\n".join(
+        [
+            *_tables(LOSS_HEADER, [(e.function, _loss_row(e)) for e in REGISTRY.values()]),
+            *_tables(PENALTY_HEADER, [(e.function, _penalty_row(e)) for e in PENALTIES.values()]),
+        ]
+    )
 
 
 def with_table(text: str) -> str:
@@ -51,6 +45,14 @@ def with_table(text: str) -> str:
     return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
 
 
+def _tables(header: Row, rows: list[tuple[Callable[..., Any], Row]]) -> Iterator[str]:
+    """One table per module, modules and rows in order of their names."""
+    for module in sorted({function.__module__ for function, _ in rows}):
+        own = sorted(row for function, row in rows if function.__module__ == module)
+        lines = [header, ("---",) * len(header), *own]
+        yield "\n".join([_words(module), "", *("| " + " | ".join(row) + " |" for row in lines)])
+
+
 def _words(module: str) -> str:
     """A module's docstring as Markdown: its first line is the heading."""
     text = inspect.getdoc(sys.modules[module]) or module
@@ -59,7 +61,7 @@ def _words(module: str) -> str:
     return f"### {title.rstrip('.')}\n{rest}".strip()
 
 
-def _loss_row(entry: Loss) -> tuple[str, ...]:
+def _loss_row(entry: Loss) -> Row:
     return (
         f"`{entry.name}`",
         _formula(entry.function),
@@ -68,6 +70,11 @@ def _loss_row(entry: Loss) -> tuple[str, ...]:
         entry.source,
         "; ".join(_declared(entry)),
     )
+
+
+def _penalty_row(entry: Penalty) -> Row:
+    parameters = _parameters(entry.parameters)
+    return f"`{entry.name}`", _formula(entry.function), parameters, entry.source
 
 
 def _declared(entry: Loss) -> list[str]:
@@ -102,11 +109,6 @@ def _parameters(parameters: dict[str, Parameter]) -> str:
         f"({describe(p.annotation)})"
         for p in parameters.values()
     )
-
-
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [header, ["---"] * len(list(header)), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:

@@ -30,6 +30,10 @@ class Penalty:
     source: str
     parameters: dict[str, Parameter]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by name: the function's own name leads to its summing form."""
+        return PENALTIES.__getitem__, (self.name,)
+
 
 PENALTIES: dict[str, Penalty] = {}
 

@@ -121,7 +121,7 @@ def breast_cancer_worst(_: int) -> Raw:
     """The worst of ten measures of cell nuclei from their mean and standard error: 10 targets.
 
     Ten targets of a picture's 569 measures, in units from 0.1 to 4000 and hard to predict to
-    different degrees (least squares explains .80 to .98). The other real candidates without a
+    different degrees (least squares explains .78 to .98). The other real candidates without a
     download are worse: linnerud has 20 rows, the lower half of a digit has pixels that never
     change, and diabetes gives two targets of which the second is another input.
     """

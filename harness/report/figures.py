@@ -35,15 +35,17 @@ def forest(comparison: Comparison, task: TaskResult, width: int) -> Safe:
     """Paired differences to the baseline: interval and mean of every arm, one dot per seed."""
     rows = [(result, result.contrast) for result in task.arms if result.contrast]
     low, high = visible([_ends(c) for _, c in rows], [d for _, c in rows for d in c.differences])
-    side = 200 if width == WIDE else 10
+    places = style.task_decimals(task)
+    left, right = 10.0, 10.0
+    if width == WIDE:
+        left, right = 200, 24 + max(text_width(_number(c, places)) for _, c in rows)
     height = 36 if width == WIDE else 54
     top, bottom = 6, 12 + height * len(rows)
-    axis = Axis(low, high, side, width - side)
-    places = style.task_decimals(task)
+    axis = Axis(low, high, left, width - right)
     shapes = [_grid(axis, top, bottom, 5 if width == WIDE else 4)]
-    left, right = ("worse", "better") if comparison.direction == "higher" else ("better", "worse")
-    shapes.append(label(axis.start, bottom + 36, f"← {left}", class_="t soft"))
-    shapes.append(label(axis.end, bottom + 36, f"{right} →", anchor="end", class_="t soft"))
+    ways = ("worse", "better") if comparison.direction == "higher" else ("better", "worse")
+    shapes.append(label(axis.start, bottom + 36, f"← {ways[0]}", class_="t soft"))
+    shapes.append(label(axis.end, bottom + 36, f"{ways[1]} →", anchor="end", class_="t soft"))
     for i, (result, contrast) in enumerate(rows):
         y = top + height * (i + 1) - 20
         shapes.append(_words(result, contrast, places, y, width))

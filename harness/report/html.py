@@ -98,7 +98,7 @@ def _per_task(comparison: Comparison, draw: Callable[[TaskResult], Iterable[Safe
 
 def _boards(comparison: Comparison) -> list[Safe]:
     boards = _per_task(comparison, lambda task: [_board(task)])
-    lines = [*style.footnotes(comparison), BOARD_HELP]
+    lines = [*style.footnotes(comparison), *([] if comparison.pending else [BOARD_HELP])]
     return [*boards, *(element("p", line, class_="soft") for line in lines)]
 
 

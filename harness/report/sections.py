@@ -21,8 +21,8 @@ def cost(comparison: Comparison) -> list[Safe]:
     head = (
         "arm",
         "seconds",
-        "ratio to baseline",
-        "of training",
+        "× baseline",
+        "training only",
         "steps",
         "parameters",
         "memory",

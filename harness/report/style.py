@@ -1,6 +1,7 @@
 """The look of every rendering in one place: how text, numbers and verdicts are written."""
 
 import math
+import unicodedata
 from collections.abc import Iterable
 
 from harness.comparison import ArmResult, Comparison, TaskResult, Verdict
@@ -161,3 +162,8 @@ def marked(result: ArmResult) -> str:
 def tone(verdict: Verdict) -> str:
     """The colour class of a verdict."""
     return verdict if verdict in ("better", "worse") else "none"
+
+
+def columns(text: str) -> int:
+    """Columns a text takes where every character takes one, or two in East Asian scripts."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

@@ -1,7 +1,6 @@
 """The pieces of a figure: axes, ticks, marks and text, as inline SVG."""
 
 import math
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -78,7 +77,7 @@ def tick_labels(ticks: Sequence[float], *, sign: bool = False) -> list[str]:
 
 def text_width(text: str) -> float:
     """Pixels a text takes, rather too many."""
-    return CHAR * sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return CHAR * style.columns(text)
 
 
 def fitted(text: object, pixels: float) -> str:
@@ -141,10 +140,10 @@ def mark(verdict: Verdict, x: float, y: float) -> Safe:
         "identical": [(0, -6), (6, 0), (0, 6), (-6, 0)],
         "baseline": [(0, -6), (6, 0), (0, 6), (-6, 0)],
     }
-    class_ = f"mark {style.tone(verdict)}"
-    if verdict not in shapes:
-        return dot(x, y, 5, class_)
-    return path([(x + dx, y + dy) for dx, dy in shapes[verdict]], class_, closed=True)
+    if verdict in shapes:
+        corners = [(x + dx, y + dy) for dx, dy in shapes[verdict]]
+        return path(corners, f"mark {style.tone(verdict)}", closed=True)
+    return dot(x, y, 5, "mark none" if verdict == "not enough evidence" else "mark open")
 
 
 def arrow(x: float, y: float, dx: int, dy: int, class_: str) -> Safe:

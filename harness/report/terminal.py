@@ -45,7 +45,11 @@ def _note(note: Note, width: int, color: bool) -> str:
 
 
 def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+    if style.columns(text) <= width:
+        return text
+    while style.columns(text) > width - 1:
+        text = text[:-1]
+    return text + "…"
 
 
 def _table(task: TaskResult, width: int, color: bool, *, named: bool) -> str:
@@ -62,7 +66,7 @@ def _table(task: TaskResult, width: int, color: bool, *, named: bool) -> str:
         ]
         for result in task.arms
     ]
-    sizes = [max(len(row[i]) for row in [list(HEAD), *rows]) for i in range(len(HEAD))]
+    sizes = [max(style.columns(row[i]) for row in [list(HEAD), *rows]) for i in range(len(HEAD))]
     rest = sum(sizes[1:5]) + 2 * 5 + 1
     sizes[0] = max(NARROWEST_ARM, min(sizes[0], width - rest - min(sizes[5], width // 3)))
     sizes[5] = max(NARROWEST_ARM, width - rest - sizes[0])
@@ -78,7 +82,8 @@ def _table(task: TaskResult, width: int, color: bool, *, named: bool) -> str:
 
 def _line(row: Sequence[str], sizes: Sequence[int], verdict: Sequence[str]) -> str:
     """One row; further lines of its verdict hang below."""
-    cells = [_shortened(row[0], sizes[0]).ljust(sizes[0])]
+    name = _shortened(row[0], sizes[0])
+    cells = [name + " " * (sizes[0] - style.columns(name))]
     cells += [row[1].rjust(sizes[1]), row[2].rjust(sizes[2])]
     cells += [row[3].center(sizes[3]), row[4].rjust(sizes[4]), verdict[0]]
     first = "  ".join(cells).rstrip()

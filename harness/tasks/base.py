@@ -1,6 +1,6 @@
 """The one training step that every task shares, and what a task has to say for itself."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,7 @@ class Task(LightningModule):
             self._add(f"train/{name}", term)
             self._add(f"train/{name}.weighted", term * weight)
         self.added += 1
-        return total
+        return torch.as_tensor(total)
 
     def _watch(self, values: Tensor, what: str) -> None:
         if not torch.isfinite(values).all():
@@ -156,7 +156,7 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         chosen = self.settings
-        groups: list[Mapping[str, Any]] = [{"params": list(self.model.parameters())}]
+        groups: list[dict[str, Any]] = [{"params": list(self.model.parameters())}]
         own = list(self.objective.parameters())
         if own:
             groups.append({"params": own})
