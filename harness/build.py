@@ -10,7 +10,7 @@ from harness.compose import compose, expand
 from harness.config import RunConfig, differences, outcome, run_id
 from harness.paths import config_dir
 from harness.plan import Cell, Direction, Plan
-from harness.run import check_fit, load_data, probe
+from harness.run import check_fit, load_data, probe, rehearse
 from harness.sweep import Request
 from harness.sweepfile import OPTIONS, read, seeds_of
 from losses.arguments import nearest
@@ -59,9 +59,7 @@ def build_plan(wanted: Request) -> Plan:
         arms=list(arms),
         seeds=seeds,
         cells=[
-            _cell(owner, task, arm, config, seeds)
-            for task, by_arm in resolved.items()
-            for arm, config in by_arm.items()
+            cell for task, by_arm in resolved.items() for cell in _cells(owner, task, by_arm, seeds)
         ],
         differences=_differences(next(iter(resolved.values())), file.baseline),
         command=" ".join(["lossbench sweep", _shell(wanted)]),
@@ -70,14 +68,32 @@ def build_plan(wanted: Request) -> Plan:
     )
 
 
-def _cell(owner: str, task: str, arm: str, config: RunConfig, seeds: Sequence[int]) -> Cell:
-    """Push one batch through the arm, so that what cannot train is refused before anything does."""
-    try:
-        tried = probe(dataclasses.replace(config, seed=seeds[0]))
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{owner}, arm {arm} on {task}: {' '.join(str(error).split())}") from error
-    runs = {seed: run_id(config, seed) for seed in seeds}
-    return Cell(task, arm, config.shared(), runs, *tried)
+def _cells(
+    owner: str, task: str, by_arm: Mapping[str, RunConfig], seeds: Sequence[int]
+) -> list[Cell]:
+    """Push a batch through every arm, so that what cannot train is refused before anything does."""
+    probes = {}
+    for arm, config in by_arm.items():
+        try:
+            probes[arm] = probe(dataclasses.replace(config, seed=seeds[0]))
+        except (ValueError, RuntimeError) as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"{owner}, arm {arm} on {task}: {said}") from error
+    first = next(iter(by_arm))
+    fixed, step = rehearse(dataclasses.replace(by_arm[first], seed=seeds[0]))
+    beyond = max(step - probes[first].seconds, 0.0)  # what the Trainer adds to a step of any arm
+    return [
+        Cell(
+            task,
+            arm,
+            config.shared(),
+            {seed: run_id(config, seed) for seed in seeds},
+            steps=probes[arm].steps,
+            seconds=fixed + probes[arm].steps * (probes[arm].seconds + beyond),
+            gradient=probes[arm].gradient,
+        )
+        for arm, config in by_arm.items()
+    ]
 
 
 def _shell(wanted: Request) -> str:
@@ -143,8 +159,15 @@ def _directions(owner: str, resolved: Resolved, metric: str) -> dict[str, Direct
 
 
 def _differences(by_arm: Mapping[str, RunConfig], baseline: str) -> dict[str, dict[str, Any]]:
-    reference = outcome(by_arm[baseline])
-    return {arm: differences(outcome(config), reference) for arm, config in by_arm.items()}
+    reference = _without_loss(by_arm[baseline])
+    return {
+        arm: {"objective": str(config.objective), **differences(_without_loss(config), reference)}
+        for arm, config in by_arm.items()
+    }
+
+
+def _without_loss(config: RunConfig) -> dict[str, Any]:
+    return {key: value for key, value in outcome(config).items() if key != "loss"}
 
 
 def _watched(resolved: Resolved) -> dict[str, str]:

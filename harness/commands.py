@@ -171,44 +171,42 @@ def _many(number: int, word: str, ending: str = "s") -> str:
 def _duration(
     plan: Plan, records: Mapping[str, Record], left: Sequence[PlannedRun], jobs: int
 ) -> str:
-    """From earlier runs of this sweep where there are any, else from the probe of one batch."""
+    """From earlier runs of this sweep where there are any, else from what the plan tried."""
     known = [
         records[i].seconds["total"] for c in plan.cells for i in c.runs.values() if i in records
     ]
     if known:
         return f"about {clock(sum(known) / len(known) * len(left) / jobs)}"
-    cells = {(cell.task, cell.arm): cell for cell in plan.cells}
-    steps = [cells[run.task, run.arm] for run in left]
-    return f"at least {clock(sum(c.steps * c.step_seconds for c in steps) / jobs)}"
+    cells = {(cell.task, cell.arm): cell.seconds for cell in plan.cells}
+    return f"about {clock(sum(cells[run.task, run.arm] for run in left) / jobs)}"
 
 
 def _arm_lines(plan: Plan) -> list[str]:
     lines = [f"metric    {plan.metric} ({plan.directions[plan.metric]} is better)", "arms"]
-    for arm in plan.arms:
-        if arm == plan.baseline:
-            lines.append(f"  {arm}  (baseline)")
-            continue
-        changed = ", ".join(f"{k}={v}" for k, v in plan.differences[arm].items())
-        lines.append(f"  {arm}  {changed}")
-    lines += _gradient_lines(plan)
-    return lines
+    width = max(map(len, plan.arms))
+    for arm, differing in plan.differences.items():
+        objective, *beyond = (f"{k}={v}" for k, v in differing.items())
+        mark = "  (baseline)" if arm == plan.baseline else ""
+        shown = "  ".join([objective.removeprefix("objective="), *beyond])
+        lines.append(f"  {arm:<{width}}  {shown}{mark}")
+    return [*lines, *(line for task in plan.tasks for line in _gradient_line(plan, task))]
 
 
-def _gradient_lines(plan: Plan) -> list[str]:
-    """Warn where first gradients differ so much that a loss is also another learning rate."""
-    lines = []
-    for task in plan.tasks:
-        norms = {c.arm: c.gradient for c in plan.cells if c.task == task}
-        base = norms.get(plan.baseline)
-        if not base:
-            continue
-        far = [a for a, n in norms.items() if n and not 1 / 3 <= n / base <= 3]
-        if far:
-            lines.append(
-                f"warning   {task}: first gradients differ from the baseline's by more than 3x: "
-                + ", ".join(f"{a} ({norms[a] / base:.2g}x)" for a in far)  # type: ignore[operator]
-            )
-    return lines
+def _gradient_line(plan: Plan, task: str) -> list[str]:
+    """Warn where first gradients differ so much that a loss is also another step size.
+
+    Adam divides by the size of the gradient, so only its clipping sees the scale of a loss.
+    """
+    cells = {cell.arm: cell for cell in plan.cells if cell.task == task}
+    base = cells[plan.baseline]
+    config = base.config
+    scaled = config["optimizer"]["name"] == "sgd" or config["trainer"]["gradient_clip"]
+    if not base.gradient or not scaled:
+        return []
+    ratios = {arm: cell.gradient / base.gradient for arm, cell in cells.items() if cell.gradient}
+    far = [f"{arm} ({ratio:.2g}x)" for arm, ratio in ratios.items() if not 1 / 3 <= ratio <= 3]
+    words = "first gradients differ from the baseline's by more than 3x at one step size"
+    return [f"warning   {task}: {words}: {', '.join(far)}"] if far else []
 
 
 def train(overrides: Sequence[str]) -> None:
@@ -222,8 +220,8 @@ def train(overrides: Sequence[str]) -> None:
     train_one(compose(overrides))
 
 
-def train_one(config: "RunConfig") -> None:
-    """Train one checked config, or show the record there is."""
+def train_one(config: "RunConfig", *, brief: bool = False) -> None:
+    """Train one checked config, or show the record there is; brief is one line."""
     from harness.run import check_ready, progress_bar, run_once
 
     store = Store(config.store)
@@ -233,12 +231,22 @@ def train_one(config: "RunConfig") -> None:
     if record is None:
         print("another process is training this run")
         return
-    print(describe(record, store))
+    print(headline(record) if brief else describe(record, store))
+
+
+def headline(record: Record) -> str:
+    """What a run was and, where it is done, its test metrics, in one line."""
+    terms = "+".join(name for name in record.config["loss"] if name not in ("mix", "p"))
+    what = f"{record.id}  {record.config['data']['name']}  {terms}  seed {record.seed}"
+    test = {n.partition("/")[2]: v for n, v in record.metrics.items() if n.startswith("test/")}
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in test.items())
+    return f"{what}  {record.error or shown}"
 
 
 def describe(record: Record, store: Store) -> str:
     """A record for a person: status, metrics, where it lies."""
-    lines = [f"run       {record.id}  seed {record.seed}  {record.status}"]
+    lines = [f"run       {headline(record).partition('  seed ')[0]}  seed {record.seed}"]
+    lines.append(f"status    {record.status}")
     if record.error:
         lines.append(f"error     {record.error}")
     names = sorted({name.partition("/")[2] for name in record.metrics})

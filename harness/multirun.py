@@ -35,7 +35,7 @@ def job(composed: DictConfig) -> None:
     """One point: check and train it."""
     plain = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(plain, dict)
-    train_one(check({str(key): value for key, value in plain.items()}))
+    train_one(check({str(key): value for key, value in plain.items()}), brief=True)
 
 
 def _app() -> None:

@@ -38,6 +38,10 @@ class Schedule:
     begin: Share = 0.0
     until: Annotated[float, Bounds(0, 1, low_open=True)] = 1.0
 
+    def __str__(self) -> str:
+        span = f" over {self.begin:g}..{self.until:g}" if (self.begin, self.until) != (0, 1) else ""
+        return f"[{self.schedule} {self.start:g} to {self.end:g}{span}]"
+
     def at(self, progress: float) -> float:
         """Value when the share `progress` of all steps is done.
 
@@ -64,6 +68,15 @@ class TermConfig:
     parameters: dict[str, Any]
     biases: bool | None  # None for what is no penalty
 
+    def __str__(self) -> str:
+        entry = losses.get_penalty if self.biases is not None else losses.get
+        declared = entry(self.loss).parameters
+        given = [f"{k}={v}" for k, v in self.parameters.items() if v != declared[k].default]
+        given += ["biases=True"] if self.biases else []
+        settings = f"({', '.join(given)})" if given else ""
+        weight = self.weight if isinstance(self.weight, Schedule) else f"{self.weight:g}"
+        return f"{'' if weight == '1' else f'{weight} '}{self.loss}{settings}"
+
     def plain(self) -> dict[str, Any]:
         """As a mapping that `parse_objective` reads back."""
         weight = asdict(self.weight) if isinstance(self.weight, Schedule) else self.weight
@@ -87,6 +100,15 @@ class ObjectiveConfig:
         """As a mapping that `parse_objective` reads back."""
         p = asdict(self.p) if isinstance(self.p, Schedule) else self.p
         return {"mix": self.mix, "p": p} | {n: t.plain() for n, t in self.terms.items()}
+
+    def __str__(self) -> str:
+        """In short: `cross_entropy + 0.001 l2(half=True)`; defaults are left out."""
+        shown = [str(term) for term in self.terms.values()]
+        if self.mix == "sum":
+            return " + ".join(shown)
+        first, second = (str(term) for term in self.losses().values())
+        penalties = [str(term) for term in self.terms.values() if term.biases is not None]
+        return " + ".join([f"(1-p) {first} + p {second}, p={self.p}", *penalties])
 
     def losses(self) -> dict[str, TermConfig]:
         """The terms that compare output with target."""

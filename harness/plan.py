@@ -15,7 +15,7 @@ class Cell:
         config: the resolved config without seed, store and trackers.
         runs: run id per seed.
         steps: optimiser steps of one run.
-        step_seconds: measured time of one forward and backward pass when the plan was made.
+        seconds: what one run is expected to take, from a few steps tried when the plan was made.
         gradient: norm of the objective's gradient at the first batch of the first seed.
     """
 
@@ -24,7 +24,7 @@ class Cell:
     config: dict[str, Any]
     runs: dict[int, str]
     steps: int = 0
-    step_seconds: float = 0.0
+    seconds: float = 0.0
     gradient: float | None = None
 
 
@@ -52,7 +52,8 @@ class Plan:
         margin: differences smaller than this (in the metric's units) do not matter in practice.
         tasks, arms, seeds: names and numbers in the order of the file.
         cells: one per task and arm.
-        differences: per arm, config keys in which it differs from the baseline, with its values.
+        differences: per arm, its objective in short (`objective`), and config keys beyond the loss
+            in which it differs from the baseline, with its values.
         command: what to type to run it again.
         overrides: config overrides given on the command line.
         watched: sha256 of each data file of the user's own that the runs read, by path.

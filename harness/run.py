@@ -96,6 +96,10 @@ def check_fit(config: RunConfig, task: type[Task]) -> None:
             raise ValueError(f"task {name} refuses loss {term.loss}: {reason}")
 
 
+REHEARSED = 40
+"""Least number of steps that are timed to tell how long a run takes."""
+
+
 def check_ready(config: RunConfig) -> None:
     """Raise ValueError if a run could not even take its first step, before anything is written."""
     check_trackers(config.trackers)
@@ -116,7 +120,7 @@ class Probe(NamedTuple):
     """What one batch tells about a run: steps, seconds of a step, norm of the first gradient."""
 
     steps: int
-    step_seconds: float
+    seconds: float
     gradient: float | None  # None where it is not finite
 
 
@@ -139,6 +143,25 @@ def probe(config: RunConfig) -> Probe:
     squares = [p.grad.square().sum() for p in task.model.parameters() if p.grad is not None]
     norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
     return Probe(len(batches) * config.trainer.epochs, seconds, norm if isfinite(norm) else None)
+
+
+def rehearse(config: RunConfig) -> tuple[float, float]:
+    """Seconds of a run of one epoch, and of one step, from short fits that are forgotten."""
+    per_epoch = len(Batches(load_data(config).train, config.trainer.batch_size))
+    beyond = -(-REHEARSED // per_epoch)
+    _timed_fit(config, 1)  # pays for what is loaded once per process
+    short, long = (_timed_fit(config, epochs) for epochs in (1, 1 + beyond))
+    return short, max(long - short, 0.0) / (beyond * per_epoch)
+
+
+def _timed_fit(config: RunConfig, epochs: int) -> float:
+    started = time.perf_counter()
+    prepared = prepare(config)
+    with torch.random.fork_rng(), _quiet():
+        _trainer(config, (), epochs).fit(prepared.task)
+    for part in (prepared.data.val, prepared.data.test):
+        prepared.task.evaluate(part)
+    return time.perf_counter() - started
 
 
 def run_once(
@@ -226,7 +249,7 @@ def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callbac
     started = time.perf_counter()
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(prepared.seeds["dropout"])
-        trainer = _trainer(config, callbacks)
+        trainer = _trainer(config, callbacks, config.trainer.epochs)
         trainer.fit(task)
     facts["steps"] = trainer.global_step
     facts["seconds"] = {"train": time.perf_counter() - started}
@@ -239,10 +262,10 @@ def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callbac
     facts["peak_memory"] = _peak_memory(task.device)
 
 
-def _trainer(config: RunConfig, callbacks: Sequence[Callback]) -> Trainer:
+def _trainer(config: RunConfig, callbacks: Sequence[Callback], epochs: int) -> Trainer:
     wanted = config.trainer
     return Trainer(
-        max_epochs=wanted.epochs,
+        max_epochs=epochs,
         check_val_every_n_epoch=max(1, wanted.epochs // wanted.evaluations),
         gradient_clip_val=wanted.gradient_clip,
         precision=wanted.precision,
@@ -270,6 +293,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            # Lightning 2.6 uses a name that torch 2.15 is about to drop; nothing a user can change
+            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -393,9 +393,8 @@ def _torch_like(function: Callable[..., Any], entry: Loss) -> inspect.Signature:
     signature = inspect.signature(function)
     output, target, *settings = signature.parameters.values()
     inputs = [p.replace(kind=inspect.Parameter.POSITIONAL_ONLY) for p in (output, target)]
-    extra = [inspect.Parameter("reduction", inspect.Parameter.KEYWORD_ONLY, default="mean")]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    extra = [inspect.Parameter("reduction", keyword, default="mean")]
     if entry.target != "real":
-        extra.append(
-            inspect.Parameter("ignore_index", inspect.Parameter.KEYWORD_ONLY, default=IGNORE_INDEX)
-        )
+        extra.append(inspect.Parameter("ignore_index", keyword, default=IGNORE_INDEX))
     return signature.replace(parameters=[*inputs, *settings, *extra])

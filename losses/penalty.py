@@ -32,7 +32,7 @@ class Penalty:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by name: the function's own name leads to its summing form."""
-        return PENALTIES.__getitem__, (self.name,)
+        return _get, (self.name,)
 
 
 PENALTIES: dict[str, Penalty] = {}
@@ -126,6 +126,12 @@ def get_penalty(name: str) -> Penalty:
     return PENALTIES[name]
 
 
+def _get(name: str) -> Penalty:
+    if name not in PENALTIES:
+        raise ValueError(f"there is no penalty '{name}'{nearest(name, PENALTIES)}")
+    return PENALTIES[name]
+
+
 def build_penalty(name: str, *, biases: bool = False, **settings: Any) -> PenaltyModule:
     """Make a module of a registered penalty.
 
@@ -137,9 +143,7 @@ def build_penalty(name: str, *, biases: bool = False, **settings: Any) -> Penalt
     Raises:
         ValueError: unknown penalty or parameter, wrong type, or a value out of bounds.
     """
-    if name not in PENALTIES:
-        raise ValueError(f"there is no penalty '{name}'{nearest(name, PENALTIES)}")
-    entry = PENALTIES[name]
+    entry = _get(name)
     biases = convert(f"{name}.biases", bool, biases)
     return PenaltyModule(entry, biases, check_arguments(name, entry.parameters, settings))
 

@@ -160,8 +160,8 @@ def positions(values: Sequence[float], start: float, end: float) -> list[float]:
         axis = Axis(values[0], values[-1], start, end)
         return [axis(value) for value in values]
     left = start + (end - start) / len(values) if len(positive) < len(values) else start
-    axis = Axis(math.log10(positive[0]), math.log10(positive[-1]), left, end)
-    return [axis(math.log10(value)) if value > 0 else start for value in values]
+    axis = Axis(positive[0], positive[-1], left, end, log=True)
+    return [axis(value) if value > 0 else start for value in values]
 
 
 def _value_labels(xs: Sequence[float], values: Sequence[float], bottom: float) -> Safe:

@@ -37,7 +37,7 @@ class Axis:
         return (value > self.high) - (value < self.low)
 
     def ticks(self, most: int) -> list[float]:
-        """At most `most` round values on a linear axis (at least two fit)."""
+        """At most `most` round values on a linear axis and at least one."""
         step = 10.0 ** math.floor(math.log10((self.high - self.low) / most))
         while True:
             for factor in (1, 2, 5):
@@ -70,7 +70,7 @@ def visible(
 
 def tick_labels(ticks: Sequence[float], *, sign: bool = False) -> list[str]:
     """Ticks with just the decimals that tell them apart."""
-    step = min((b - a for a, b in pairwise(ticks)), default=1.0)
+    step = min((b - a for a, b in pairwise(ticks)), default=abs(ticks[0]) or 1.0)
     places = max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else 0
     return [style.number(tick, places, sign=sign and abs(tick) > step / 2) for tick in ticks]
 

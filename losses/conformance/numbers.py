@@ -44,8 +44,8 @@ def finite(entry: Loss) -> None:
     require(half.isfinite(), f"float16: the sum over extreme outputs is {half.item()}")
     if entry.unbounded:
         output, target = extremes(entry)
-        finite = numerator(entry, output.float(), target).isfinite()
-        require(not finite, "it declares itself unbounded but is finite at 1e4")
+        total = numerator(entry, output.float(), target)
+        require(not total.isfinite(), "it declares itself unbounded but is finite at 1e4")
 
 
 @prop("internal precision")

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import pickle
 import re
 
 import numpy as np
@@ -182,6 +183,12 @@ def test_documented(name):
     assert entry.source
     assert entry.source in getattr(losses, name).__doc__
     assert all(f"{p}: " in text for p in inspect.signature(entry.function).parameters)
+
+
+def test_modules_pickle_and_copy():
+    module = losses.build_penalty("l2", half=True, biases=True)
+    for again in (pickle.loads(pickle.dumps(module)), copy.deepcopy(module)):
+        assert again(model()).item() == module(model()).item()
 
 
 def test_print_shows_settings():
