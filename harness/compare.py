@@ -82,8 +82,8 @@ def compare(plan: Plan, records: Mapping[str, Record]) -> Comparison:
         notes=fairness.notes(plan, records),
         tasks=[_task(study, task) for task in plan.tasks],
         differences=plan.differences,
-        fingerprints=list(fairness.shared_fingerprints(plan, records)),
-        provenance=fairness.provenance(plan, records),
+        fingerprints=list(summary.shared_fingerprints(plan, records)),
+        provenance=summary.provenance(plan, records),
         command=plan.command,
         overrides=plan.overrides,
     )
@@ -145,8 +145,8 @@ def _pairs(arm: list[SeedRun], other: list[SeedRun]) -> dict[int, float]:
 
 def _task(study: _Study, task: str) -> TaskResult:
     """All arms of one task, judged and ranked."""
-    cells = fairness.cells_of(study.plan, task)
-    done = {cell.arm: fairness.done_runs(cell, study.records) for cell in cells}
+    cells = summary.cells_of(study.plan, task)
+    done = {cell.arm: summary.done_runs(cell, study.records) for cell in cells}
     metric = summary.curve_metric(study.plan.metric, done)
     best = _best(study, cells)
     drafts = {cell.arm: _result(study, cell, done, metric, best=cell.arm in best) for cell in cells}

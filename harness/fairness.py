@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
-from harness.comparison import Fingerprint, Note
+from harness.comparison import Note
 from harness.plan import Cell, Plan
 from harness.record import Record
+from harness.summary import Records, cells_of, done_runs, flat, provenance, shared_fingerprints
 
-Records = Mapping[str, Record]
-SHARED = ("data", "split", "init", "order")  # fingerprints all arms of a seed must have in common
-OWN = ("started", "finished")  # provenance that differs between any two runs
+FARTHEST_GRADIENT = 3.0  # times the baseline's at the first batch, beyond which arms are warned of
+LOSS_KEYS = ("objective", "loss")  # of Plan.differences: what an arm is about
 NAMES_SHOWN = 6
 NAME_LENGTH = 40  # of a name within a sentence
 
@@ -21,7 +21,7 @@ NAME_LENGTH = 40  # of a name within a sentence
 def notes(plan: Plan, records: Records) -> list[Note]:
     """All notes on a sweep, alarms first."""
     checks = (baseline, identical, seeds, fingerprints, amounts, sources, pairs)
-    found = [*configs(plan), *tuning(plan)]
+    found = [*configs(plan), *gradients(plan), *tuning(plan)]
     found += [note for check in checks for note in check(plan, records)]
     if plan.overrides:
         found.append(Note("note", f"overrides from the command line: {' '.join(plan.overrides)}"))
@@ -39,26 +39,6 @@ def listed(names: Iterable[object]) -> str:
     ]
     more = [f"{len(words) - NAMES_SHOWN} more"] if len(words) > NAMES_SHOWN + 1 else []
     return ", ".join([*words[:NAMES_SHOWN], *more] if more else words)
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a nested config; lists are values."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def done_runs(cell: Cell, records: Records) -> dict[int, Record]:
-    """Records of a cell's done runs by seed."""
-    found = {seed: records.get(run) for seed, run in cell.runs.items()}
-    return {seed: r for seed, r in found.items() if r is not None and r.status == "done"}
-
-
-def cells_of(plan: Plan, task: str) -> list[Cell]:
-    """The cells of one task in the order of the plan."""
-    return [cell for cell in plan.cells if cell.task == task]
 
 
 def _where(plan: Plan, task: str) -> str:
@@ -126,18 +106,6 @@ def seeds(plan: Plan, records: Records) -> Iterator[Note]:
             yield Note("alarm", f"{text}: the spread is not that of new seeds")
 
 
-def shared_fingerprints(plan: Plan, records: Records) -> Iterator[Fingerprint]:
-    """Per task, kind and seed, the distinct fingerprints of the arms."""
-    for task in plan.tasks:
-        runs = {cell.arm: done_runs(cell, records) for cell in cells_of(plan, task)}
-        for kind in SHARED:
-            for seed in plan.seeds:
-                marks = (r[seed].fingerprints.get(kind) for r in runs.values() if seed in r)
-                values = list(dict.fromkeys(mark for mark in marks if mark is not None))
-                if values:
-                    yield Fingerprint(task, kind, seed, values)
-
-
 def fingerprints(plan: Plan, records: Records) -> Iterator[Note]:
     """Arms of one seed that did not share data, split, initial weights or order (R1, R5)."""
     unequal: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -180,25 +148,36 @@ def _range(values: list[int]) -> str:
 def configs(plan: Plan) -> Iterator[Note]:
     """Arms that differ from the baseline beyond their loss (R5)."""
     for arm, changes in plan.differences.items():
-        other = [f"{key}={value}" for key, value in changes.items() if key.split(".")[0] != "loss"]
+        other = [f"{k}={v}" for k, v in changes.items() if k.split(".")[0] not in LOSS_KEYS]
         if other:
             yield Note(
                 "warning", f"{arm} differs from {plan.baseline} beyond its loss: {listed(other)}"
             )
 
 
-def provenance(plan: Plan, records: Records) -> dict[str, list[str]]:
-    """Every distinct value of every provenance key; of times the first start and last finish."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
-    for run in plan.runs():
-        if run.id in records:
-            for key, value in flat(records[run.id].provenance):
-                found[key][str(value)] = None
-    merged = {key: list(values) for key, values in found.items()}
-    for key, pick in zip(OWN, (min, max), strict=True):
-        if key in merged:
-            merged[key] = [pick(merged[key])]
-    return merged
+def gradients(plan: Plan) -> Iterator[Note]:
+    """Arms whose first gradients are far from the baseline's in size (R5).
+
+    Only where the step follows the size of the gradient: Adam divides by it, unless it is clipped.
+    """
+    for task in plan.tasks:
+        cells = {cell.arm: cell for cell in cells_of(plan, task)}
+        base = cells.get(plan.baseline)
+        if base is None or not base.gradient or not _scaled(dict(flat(base.config))):
+            continue
+        ratios = {
+            arm: cell.gradient / base.gradient for arm, cell in cells.items() if cell.gradient
+        }
+        low, high = 1 / FARTHEST_GRADIENT, FARTHEST_GRADIENT
+        far = [f"{arm} ({ratio:.2g}x)" for arm, ratio in ratios.items() if not low <= ratio <= high]
+        if far:
+            text = f"{_where(plan, task)}first gradients differ from the baseline's by more than "
+            yield Note("warning", f"{text}{high:g}x at one step size: {listed(far)}")
+
+
+def _scaled(config: Mapping[str, Any]) -> bool:
+    clipped = config.get("trainer.gradient_clip")
+    return config.get("optimizer.name") == "sgd" or bool(clipped)
 
 
 def sources(plan: Plan, records: Records) -> Iterator[Note]:
@@ -228,8 +207,8 @@ def tuning(plan: Plan) -> Iterator[Note]:
     if len(plan.arms) > 1 and len(rates) == 1:
         yield Note(
             "note",
-            f"all arms share one untuned learning rate ({rates.pop()}): a loss on another scale is "
-            "trained with another step size",
+            f"all arms share one untuned learning rate ({rates.pop()}), which may suit one loss "
+            "better than another",
         )
 
 

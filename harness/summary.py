@@ -1,19 +1,41 @@
-"""What is shown but not judged: other metrics, cost, curves, responses. Needs no torch."""
+"""What records say without a judgement: spreads, cost, curves, provenance. Needs no torch."""
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.comparison import Cost, CurvePoint, Response, Spread
-from harness.fairness import flat
-from harness.plan import Cell
+from harness.comparison import Cost, CurvePoint, Fingerprint, Response, Spread
+from harness.plan import Cell, Plan
 from harness.record import Record
 from harness.statistics import mean_and_sd, paired
 
+SHARED = ("data", "split", "init", "order")  # fingerprints all arms of a seed must have in common
+OWN = ("started", "finished")  # provenance that differs between any two runs
 LEAST_RESPONSE = 3  # arms that make a curve against a config number
 LARGEST = 1e100
+Records = Mapping[str, Record]
 Runs = Mapping[int, Record]  # done runs of one arm by seed
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested config; lists are values."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def done_runs(cell: Cell, records: Records) -> dict[int, Record]:
+    """Records of a cell's done runs by seed."""
+    found = {seed: records.get(run) for seed, run in cell.runs.items()}
+    return {seed: r for seed, r in found.items() if r is not None and r.status == "done"}
+
+
+def cells_of(plan: Plan, task: str) -> list[Cell]:
+    """The cells of one task in the order of the plan."""
+    return [cell for cell in plan.cells if cell.task == task]
 
 
 def is_usable(value: float) -> bool:
@@ -106,3 +128,29 @@ def responses(cells: list[Cell]) -> list[Response]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def shared_fingerprints(plan: Plan, records: Records) -> Iterator[Fingerprint]:
+    """Per task, kind and seed, the distinct fingerprints of the arms."""
+    for task in plan.tasks:
+        runs = {cell.arm: done_runs(cell, records) for cell in cells_of(plan, task)}
+        for kind in SHARED:
+            for seed in plan.seeds:
+                marks = (r[seed].fingerprints.get(kind) for r in runs.values() if seed in r)
+                values = list(dict.fromkeys(mark for mark in marks if mark is not None))
+                if values:
+                    yield Fingerprint(task, kind, seed, values)
+
+
+def provenance(plan: Plan, records: Records) -> dict[str, list[str]]:
+    """Every distinct value of every provenance key; of times the first start and last finish."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for run in plan.runs():
+        if run.id in records:
+            for key, value in flat(records[run.id].provenance):
+                found[key][str(value)] = None
+    merged = {key: list(values) for key, values in found.items()}
+    for key, pick in zip(OWN, (min, max), strict=True):
+        if key in merged:
+            merged[key] = [pick(merged[key])]
+    return merged

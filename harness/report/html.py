@@ -79,7 +79,7 @@ def _sections(comparison: Comparison) -> list[Safe]:
         ("Across tasks", sections.across(comparison)),
         ("Other metrics", sections.others(comparison)),
         ("Runs without a result", sections.lost(comparison)),
-        ("What each arm changes", sections.arms(comparison)),
+        ("Arms", sections.arms(comparison)),
         ("Provenance", sections.provenance(comparison)),
     ]
     return [element("section", element("h2", title), *parts) for title, parts in made if parts]

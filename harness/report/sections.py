@@ -121,18 +121,22 @@ def lost(comparison: Comparison) -> list[Safe]:
 
 
 def arms(comparison: Comparison) -> list[Safe]:
-    """The config keys in which each arm differs from the baseline."""
+    """What each arm minimises, and the config keys beyond it that differ from the baseline's."""
     rows = [
-        [style.clean(arm), element("code", style.clean(_changes(changes)))]
+        [
+            style.clean(arm),
+            element("code", style.clean(changes.get("objective", ""))),
+            element("code", style.clean(_changes(changes))),
+        ]
         for arm, changes in comparison.differences.items()
-        if arm != comparison.baseline
     ]
-    head = ("arm", f"differs from {style.clean(comparison.baseline)} in")
+    head = ("arm", "objective", f"differs from {style.clean(comparison.baseline)} also in")
     return [table(head, rows, numeric=False)] if rows else []
 
 
 def _changes(changes: dict[str, object]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in changes.items()) or "nothing"
+    other = [f"{key}={value}" for key, value in changes.items() if key != "objective"]
+    return ", ".join(other) or style.NOTHING
 
 
 def provenance(comparison: Comparison) -> list[Safe]:

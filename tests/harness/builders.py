@@ -43,7 +43,6 @@ def make_plan(
         for task in tasks
         for arm, loss in arms.items()
     ]
-    differences = {arm: {"loss": repr(loss)} for arm, loss in arms.items() if arm != baseline}
     facts: dict[str, Any] = {
         "name": "losses",
         "question": "Does turning down easy items help?",
@@ -55,7 +54,7 @@ def make_plan(
         "arms": list(arms),
         "seeds": list(range(seeds)),
         "cells": cells,
-        "differences": {baseline: {}, **differences},
+        "differences": {arm: {"objective": " + ".join(loss)} for arm, loss in arms.items()},
         "command": "lossbench report sweep=losses",
     }
     return Plan(**facts | changes)
@@ -107,7 +106,7 @@ def make_records(
     level: float = 0.9,
     seed: int = 0,
 ) -> dict[str, Record]:
-    """Records of all runs: level + the seed's luck + the arm's gain + noise, all drawn from `seed`."""
+    """Records of all runs: level + the seed's luck + the arm's gain + noise, drawn from `seed`."""
     draw = random.Random(seed)
     luck = {(task, s): draw.gauss(0, 0.01) for task in plan.tasks for s in plan.seeds}
     gains = gains or {}
