@@ -98,7 +98,7 @@ def _study(plan: Plan, records: Mapping[str, Record]) -> _Study:
         if arm != plan.baseline and (task, plan.baseline) in runs
     }
     pending = any(run.status == "pending" for some in runs.values() for run in some)
-    testable = {} if pending else {k: list(d.values()) for k, d in pairs.items() if len(d) > 1}
+    testable = {key: list(d.values()) for key, d in pairs.items() if len(d) > 1}
     family = len(pairs)
     p = {key: paired(values).p for key, values in testable.items()}
     equal = {

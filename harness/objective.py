@@ -1,5 +1,6 @@
 """The weighted sum of named terms that a run minimises: the one place that divides and reduces."""
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -110,6 +111,10 @@ class ObjectiveConfig:
         penalties = [str(term) for term in self.terms.values() if term.biases is not None]
         return " + ".join([f"(1-p) {first} + p {second}, p={self.p}", *penalties])
 
+    def weights(self) -> list[Weight | None]:
+        """Every number that may be scheduled."""
+        return [*(term.weight for term in self.terms.values()), self.p]
+
     def losses(self) -> dict[str, TermConfig]:
         """The terms that compare output with target."""
         return {name: term for name, term in self.terms.items() if term.biases is None}
@@ -135,6 +140,14 @@ def parse_objective(config: Mapping[str, Any]) -> ObjectiveConfig:
         raise ValueError(
             f"loss.mix=convex needs exactly two losses and loss.p, "
             f"got {', '.join(compared)} and p={objective.p}"
+        )
+    forms = {
+        (losses.get(objective.terms[n].loss).heads, losses.get(objective.terms[n].loss).point)
+        for n in compared
+    }
+    if len(forms) > 1:
+        raise ValueError(
+            f"loss: {' and '.join(compared)} read the model's output in different ways"
         )
     if objective.mix == "sum" and objective.p is not None:
         raise ValueError(f"loss.p={objective.p} is read with loss.mix=convex only")
@@ -168,48 +181,69 @@ class Evaluated(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Weighted sum of losses and penalties. A change of weights recompiles nothing."""
+    """Weighted sum of losses and penalties.
+
+    Terms whose weight is constantly 0 are not computed. Scheduled weights are a buffer, so that
+    a change recompiles nothing; constant ones are numbers, and a weight of 1 costs nothing.
+    """
 
     weights: Tensor
 
     def __init__(self, config: ObjectiveConfig, class_counts: Tensor | None = None) -> None:
         super().__init__()
         self.config = config
+        self.scheduled = any(isinstance(weight, Schedule) for weight in config.weights())
+        start = self._weights(0.0)
+        used = [name for name, weight in start.items() if weight != 0 or self.scheduled]
+        if not used:
+            raise ValueError(f"loss: every term of {', '.join(start)} has weight 0")
         self.modules_by_term = nn.ModuleDict(
-            {n: _build(t, class_counts) for n, t in config.terms.items() if t.weight != 0.0}
+            {name: _build(config.terms[name], class_counts) for name in used}
         )
-        self.register_buffer("weights", torch.empty(len(self.modules_by_term)), persistent=False)
-        self.advance(0.0)
-
-    @property
-    def scheduled(self) -> bool:
-        """Whether any weight moves while training."""
-        weights = [term.weight for term in self.config.terms.values()]
-        return any(isinstance(weight, Schedule) for weight in [*weights, self.config.p])
+        self.constant = [start[name] for name in used]
+        self.register_buffer("weights", torch.tensor(self.constant), persistent=False)
 
     def advance(self, progress: float) -> None:
         """Set the weights for the share of steps done."""
-        values = [self._weight(name, progress) for name in self.modules_by_term]
-        self.weights.copy_(torch.tensor(values))
+        now = self._weights(progress)
+        self.weights.copy_(torch.tensor([now[name] for name in self.modules_by_term]))
 
-    def _weight(self, name: str, progress: float) -> float:
-        weight = _at(self.config.terms[name].weight, progress)
-        compared = list(self.config.losses())
-        if self.config.mix == "convex" and self.config.p is not None and name in compared:
+    def _weights(self, progress: float) -> dict[str, float]:
+        values = {name: _at(term.weight, progress) for name, term in self.config.terms.items()}
+        if self.config.mix == "convex" and self.config.p is not None:
+            first, second = self.config.losses()
             p = _at(self.config.p, progress)
-            return weight * (p if name == compared[1] else 1 - p)
-        return weight
+            values[first] *= 1 - p
+            values[second] *= p
+        return values
+
+    def point(self, output: Tensor) -> Tensor:
+        """What the output predicts, as its losses say: a mean without its variance, a rate."""
+        predicted = next(iter(self._compared())).point
+        return predicted(output) if predicted else output
+
+    @property
+    def heads(self) -> int:
+        """Values the model gives per target."""
+        return next(iter(self._compared())).heads
+
+    def _compared(self) -> list[losses.Loss]:
+        return [losses.get(term.loss) for term in self.config.losses().values()]
 
     def forward(self, output: Tensor, target: Tensor, model: nn.Module) -> Evaluated:
         """Total and raw terms for a batch; penalties look at `model`."""
-        terms: dict[str, Tensor] = {}
-        for name, module in self.modules_by_term.items():
-            if isinstance(module, losses.LossModule):
-                terms[name] = module.entry.divide(_across_ranks(module.fraction(output, target)))
-            else:
-                terms[name] = module(model)
-        total = sum((w * t for w, t in zip(self.weights, terms.values(), strict=True)), start=0.0)
-        return Evaluated(torch.as_tensor(total), terms)
+        terms = {
+            name: _mean(module, output, target)
+            if isinstance(module, losses.LossModule)
+            else module(model)
+            for name, module in self.modules_by_term.items()
+        }
+        if self.scheduled:
+            weighted = [w * t for w, t in zip(self.weights, terms.values(), strict=True)]
+        else:
+            pairs = zip(self.constant, terms.values(), strict=True)
+            weighted = [t if w == 1 else w * t for w, t in pairs]
+        return Evaluated(functools.reduce(torch.add, weighted), terms)
 
 
 def _at(weight: float | Schedule, progress: float) -> float:
@@ -229,16 +263,21 @@ def _build(term: TermConfig, class_counts: Tensor | None) -> nn.Module:
     return losses.build(term.loss, **parameters)
 
 
+def _mean(module: losses.LossModule, output: Tensor, target: Tensor) -> Tensor:
+    """The loss of a batch; over the batches of all processes where there are several."""
+    if distributed.is_available() and distributed.is_initialized():
+        return module.entry.divide(_across_ranks(module.fraction(output, target)))
+    value: Tensor = module(output, target)
+    return value
+
+
 def _across_ranks(fraction: losses.Fraction) -> losses.Fraction:
     """Numerator and denominator over all processes, the gradient scaled for DDP's mean of ranks.
 
     The value is the global one; the local gradient is multiplied by the number of processes, which
     DDP divides by, so that the result equals one process with the whole batch.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return fraction
-    world = distributed.get_world_size()
     both = torch.stack([fraction.numerator.detach(), fraction.denominator.to(fraction.numerator)])
     distributed.all_reduce(both)
-    scaled = fraction.numerator * world
+    scaled = fraction.numerator * distributed.get_world_size()
     return losses.Fraction(scaled + (both[0] - scaled).detach(), both[1])

@@ -18,7 +18,8 @@ class Record:
         seed: the repetition.
         metrics: final value per metric, as `split/name`; may lack some where status is not done.
         curve: one mapping per evaluation while training: `epoch`, `step`, `train/loss`,
-            `train/TERM` (raw), `train/TERM.weighted`, `val/METRIC`.
+            `train/TERM` (raw) and `train/TERM.weighted` where there are several terms or schedules,
+            `val/METRIC`.
         seconds: `train` and `total` wall time.
         steps: optimiser steps taken.
         parameters: number of trainable parameters of the model.

@@ -49,14 +49,14 @@ def prepare(config: RunConfig) -> Prepared:
     loaded = load_data(config)
     task_class = tasks.get(config.task.name)
     check_fit(config, task_class)
+    objective = Objective(config.objective, loaded.class_counts)
     model = models.build(
         config.model["name"],
         tuple(loaded.train.inputs.shape[1:]),
-        loaded.outputs,
+        loaded.outputs * objective.heads,
         seed=seeds["init"],
         **_without_name(config.model),
     )
-    objective = Objective(config.objective, loaded.class_counts)
     batches = Batches(loaded.train, config.trainer.batch_size, seeds["order"])
     task = task_class(loaded, model, objective, config.optimizer, batches)
     sources = [source_hash(term.loss)[:16] for term in config.objective.terms.values()]
@@ -138,7 +138,7 @@ def probe(config: RunConfig) -> Probe:
         for _ in range(2):  # the first pass pays for allocations
             started = time.perf_counter()
             task.zero_grad()
-            task.objective(task.model(inputs), target, task.model).total.backward()
+            task.objective(task(inputs), target, task.model).total.backward()
             seconds = time.perf_counter() - started
     squares = [p.grad.square().sum() for p in task.model.parameters() if p.grad is not None]
     norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0

@@ -7,7 +7,6 @@ stay apart (:meth:`Loss.fraction`) until somebody divides, so that batches split
 over gradient-accumulation steps can be put together exactly.
 """
 
-import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -16,16 +15,23 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from losses.arguments import (
     Bounds,
     ClassWeight,
     Parameter,
-    PerClass,
     check_arguments,
     nearest,
     parameters_of,
+)
+from losses.inputs import (
+    IGNORE_INDEX,
+    as_declared,
+    autocast_off,
+    check_shapes,
+    fitted,
+    kept_items,
+    over_classes,
 )
 
 Reduction = Literal["none", "mean", "sum"]
@@ -39,7 +45,6 @@ Target = Literal["index", "index or probabilities", "probabilities", "binary", "
 - `real`: output [...], target of the same shape, any finite number; with `heads` above 1, output
   [N, heads, ...] and target [N, ...].
 """
-IGNORE_INDEX = -100
 
 
 class Parts(NamedTuple):
@@ -70,6 +75,7 @@ class Loss:
         finish: applied to the mean after the division (a root, say); such a loss has no "sum".
         sum_classes: the author's values are per element [N, C, ...]; an item is their sum over C.
         heads: values the output holds per real target, along axis 1 (a mean and a variance, say).
+        point: from the output to the value it predicts, where that is not the output itself.
         within: where real targets must lie, if not anywhere.
         output_within: where outputs must lie, if not anywhere (log-probabilities are at most 0).
         additive: whether the sum over a batch is the sum over its parts.
@@ -88,6 +94,7 @@ class Loss:
     finish: Callable[[Tensor], Tensor] | None = None
     sum_classes: bool = False
     heads: int = 1
+    point: Callable[[Tensor], Tensor] | None = None
     within: Bounds | None = None
     output_within: Bounds | None = None
     additive: bool = True
@@ -105,15 +112,15 @@ class Loss:
             ValueError: shapes that do not belong together, a target of the wrong type, labels or
                 probabilities out of range (checked on the CPU in eager mode only), bad parameters.
         """
-        _check_shapes(self, output, target)
+        check_shapes(self, output, target)
         output = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
-        kept = _kept(self, target, ignore_index)
+        kept = kept_items(self, target, ignore_index)
         if kept is not None:
             target = torch.where(kept, target, 0)
-            output = torch.where(_over_classes(kept, output), output, 0)
-        target = _as_declared(self, output, target)
-        parameters = {k: _fitted(self, k, v, output) for k, v in parameters.items()}
-        with _autocast_off(output):
+            output = torch.where(over_classes(kept, output), output, 0)
+        target = as_declared(self, output, target)
+        parameters = {k: fitted(self, k, v, output) for k, v in parameters.items()}
+        with autocast_off(output):
             result = self.function(output, target, **parameters)
         parts = Parts(*result) if isinstance(result, tuple) else Parts(result, None)
         parts = parts if kept is None else _masked(parts, kept)
@@ -266,6 +273,8 @@ def _reduce(
         return parts.values
     if reduction == "sum":
         return parts.values.sum()
+    if parts.counts is None and entry.finish is None and parts.values.numel():
+        return parts.values.mean()
     return entry.divide(_fraction(parts))
 
 
@@ -276,101 +285,10 @@ def _fraction(parts: Parts) -> Fraction:
     return Fraction(total, number)
 
 
-def _check_shapes(entry: Loss, output: Tensor, target: Tensor) -> None:
-    shapes = f"got output {list(output.shape)} and target {list(target.shape)}"
-    if not output.is_floating_point():
-        raise ValueError(f"{entry.name} needs a floating-point output, got {output.dtype}")
-    if entry.sum_classes and output.ndim < 2:
-        raise ValueError(f"{entry.name} needs output and target [N, C, ...]; {shapes}")
-    if entry.heads > 1:
-        if output.ndim < 2 or output.shape != (*target.shape[:1], entry.heads, *target.shape[1:]):
-            raise ValueError(
-                f"{entry.name} needs output [N, {entry.heads}, ...] and target [N, ...]; {shapes}"
-            )
-    elif entry.target in ("binary", "real"):
-        if output.shape != target.shape:
-            raise ValueError(f"{entry.name} needs output and target of one shape; {shapes}")
-    elif target.is_floating_point():
-        if entry.target == "index":
-            raise ValueError(f"{entry.name} needs class indices (int64), got {target.dtype}")
-        if output.ndim < 2 or output.shape != target.shape:
-            raise ValueError(f"{entry.name} needs probabilities of the output's shape; {shapes}")
-    elif output.ndim < 2 or output.shape[:1] + output.shape[2:] != target.shape:
-        raise ValueError(f"{entry.name} needs output [N, C, ...] and target [N, ...]; {shapes}")
-
-
-def _as_declared(entry: Loss, output: Tensor, target: Tensor) -> Tensor:
-    """Target in the dtype and encoding the author's function expects; values are checked."""
-    if entry.output_within:
-        _check_range(entry, output, entry.output_within, f"outputs {entry.output_within}")
-    if entry.target == "real":
-        if entry.within:
-            _check_range(entry, target, entry.within, f"targets {entry.within}")
-        return target.to(output.dtype)
-    if entry.target == "binary":
-        _check_range(entry, target, Bounds(0, 1), "targets in [0, 1]")
-        return target.to(output.dtype)
-    if target.is_floating_point():
-        _check_range(entry, target, Bounds(0, 1), "probabilities in [0, 1]")
-        if _readable(target):
-            sums = target.sum(1)
-            _check_range(entry, sums, Bounds(0.99, 1.01), "probabilities that sum to 1 over C")
-        return target.to(output.dtype)
-    classes = output.shape[1]
-    _check_range(entry, target, Bounds(0, classes - 1), f"class indices below {classes}")
-    target = target.long()
-    if entry.target == "probabilities":
-        return F.one_hot(target, classes).movedim(-1, 1).to(output.dtype)
-    return target
-
-
-def _fitted(entry: Loss, key: str, value: Any, output: Tensor) -> Any:
-    """A factor per class in the output's dtype and on its device, its shape checked."""
-    per_class = entry.parameters[key].annotation in (ClassWeight, PerClass)
-    if not (per_class and isinstance(value, Tensor)):
-        return value
-    if value.shape != output.shape[1:2]:
-        raise ValueError(
-            f"{entry.name}.{key} needs one number per class, {output.shape[1]} of them; "
-            f"got shape {list(value.shape)}"
-        )
-    return value.to(output)
-
-
-def _check_range(entry: Loss, tensor: Tensor, bounds: Bounds, what: str) -> None:
-    """Raise if a value lies outside, where values can be read."""
-    if tensor.numel() == 0 or not _readable(tensor):
-        return
-    smallest, largest = tensor.min().item(), tensor.max().item()
-    if smallest not in bounds or largest not in bounds:
-        raise ValueError(
-            f"{entry.name} needs {what}, got values from {smallest:g} to {largest:g} "
-            f"in shape {list(tensor.shape)}"
-        )
-
-
-def _readable(tensor: Tensor) -> bool:
-    """Whether looking at values is free of synchronisation and allowed (not in vmap or compile)."""
-    plain = tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-    return plain and torch._C._functorch.maybe_get_level(tensor) == -1
-
-
-def _kept(entry: Loss, target: Tensor, ignore_index: int) -> Tensor | None:
-    """Which items count, or None where all do."""
-    if entry.target == "real" or target.is_floating_point():
-        return None
-    kept = target.long() != ignore_index  # a uint8 target would wrap -100 to 156
-    return None if _readable(kept) and bool(kept.all()) else kept
-
-
-def _over_classes(kept: Tensor, output: Tensor) -> Tensor:
-    return kept if kept.ndim == output.ndim else kept.unsqueeze(1)
-
-
 def _masked(parts: Parts, kept: Tensor) -> Parts:
     """Zero what is ignored; values have the shape of `kept`, or a class axis more."""
     values, counts = parts
-    kept = _over_classes(kept, values)
+    kept = over_classes(kept, values)
     counted = kept.to(values.dtype)
     counts = counted if counts is None else torch.where(kept, counts, 0)
     return Parts(torch.where(kept, values, 0), counts)
@@ -380,13 +298,6 @@ def _summed_over_classes(parts: Parts) -> Parts:
     """One value per item from one per element [N, C, ...]; an item counts if any element does."""
     values, counts = parts
     return Parts(values.sum(1), None if counts is None else (counts > 0).any(1).to(values.dtype))
-
-
-def _autocast_off(output: Tensor) -> contextlib.AbstractContextManager[object]:
-    device = output.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return contextlib.nullcontext()
 
 
 def _torch_like(function: Callable[..., Any], entry: Loss) -> inspect.Signature:

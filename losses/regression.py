@@ -170,6 +170,7 @@ def quantile(prediction: Tensor, target: Tensor, *, q: Inside = 0.5) -> Tensor:
     target="real",
     source="Nelder & Wedderburn 1972, Generalized linear models",
     within=Bounds(0),
+    point=torch.exp,
     minimum=None,
     unbounded="the rate is the exponential of the output and overflows float32 above 88",
     nonmonotone="the output is a logarithm: its optimum is log y, not y",
@@ -192,6 +193,7 @@ def poisson_nll(log_rate: Tensor, target: Tensor) -> Tensor:
     target="real",
     source="Nix & Weigend 1994, Estimating the mean and variance of the target distribution",
     heads=2,
+    point=lambda output: output[:, 0],
     minimum=None,
 )
 def gaussian_nll(heads: Tensor, target: Tensor, *, floor: Positive = 1e-6) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.data import corrupt
+from harness.data.scale import in_units
 from harness.data.split import Array, Split, cut
 from losses.arguments import Parameter, nearest, parameters_of
 
@@ -41,8 +42,9 @@ class Data:
         test: the test part, likewise.
         outputs: how many numbers a model gives per item: 1, C, L, or the number of targets.
         target_names: names of the classes (2 if binary), labels, or regression targets.
-        scale: mean and sd of a regression target over the clean training part, float32 [] or [K];
-            `target * sd + mean` has the original units. None for classes.
+        scale: mean and sd of a regression target over the clean training part, float64 [] or [K];
+            `target * sd + mean` has the original units. None for classes, and where targets were
+            not standardised.
         fingerprints: sha256 of `data` (the source, before anything was drawn) and of `split` (the
             row numbers of the three parts, and which training targets were corrupted).
         class_counts: training items per class (2 if binary), or with each label, after the
@@ -120,6 +122,7 @@ def dataset(
         declared = parameters_of(function) | parameters_of(cut)
         for each in [kind] if kind else corrupt.BY_KIND:
             declared |= parameters_of(corrupt.BY_KIND[each])
+            declared |= parameters_of(in_units) if each == "regression" else {}
         REGISTRY[name] = DataSet(name, function, kind, source, licence, declared)
         return function
 

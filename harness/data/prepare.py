@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.data import corrupt
 from harness.data.base import Data, Kind, Part, Raw, get
+from harness.data.scale import in_units, standardised, z_scored
 from harness.data.split import Array, Split, cut, generator, random_split
 from losses.arguments import Parameter, check_arguments, parameters_of
 
@@ -22,7 +23,8 @@ def load(name: str, *, split_seed: int, corrupt_seed: int, **given: Any) -> Data
 
     Classes are split 60/20/20 within each class; labels and numbers at random. Input columns are
     z-scored by the training part as it is trained on; a column constant there becomes 0. Regression
-    targets are standardised by the training part before outliers are added.
+    targets are standardised by the training part before outliers are added; `standardise=false`
+    trains on the original units.
 
     Raises:
         ValueError: unknown name or parameter, a value out of bounds, or more items asked for than
@@ -36,14 +38,15 @@ def load(name: str, *, split_seed: int, corrupt_seed: int, **given: Any) -> Data
     kind: Kind = entry.kind or checked["kind"]
     own, rest = _divided(checked, parameters_of(entry.function))
     size, rest = _divided(rest, parameters_of(cut))
-    options, foreign = _divided(rest, parameters_of(corrupt.BY_KIND[kind]))
+    options, rest = _divided(rest, parameters_of(corrupt.BY_KIND[kind]))
+    units, foreign = _divided(rest, parameters_of(in_units) if kind == "regression" else {})
     for key, value in foreign.items():
         if value != entry.parameters[key].default:
             raise ValueError(f"{name}.{key}={value!r} does not apply to {kind} data")
     raw = entry.function(split_seed, **own)
     try:
         split = _split(kind, raw, split_seed, size)
-        return _assembled(kind, raw, split, generator(corrupt_seed, "corrupt"), options)
+        return _assembled(kind, raw, split, generator(corrupt_seed, "corrupt"), options, units)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
@@ -71,15 +74,24 @@ def _split(kind: Kind, raw: Raw, seed: int, size: dict[str, Any]) -> Split:
 
 
 def _assembled(
-    kind: Kind, raw: Raw, split: Split, rng: np.random.Generator, options: dict[str, Any]
+    kind: Kind,
+    raw: Raw,
+    split: Split,
+    rng: np.random.Generator,
+    options: dict[str, Any],
+    units: dict[str, Any],
 ) -> Data:
     """Corrupt the training part, scale, and turn arrays into tensors."""
     train, val, test = split
-    target, scale = _standardised(raw, train) if kind == "regression" else (raw.target, None)
+    target, scale = raw.target, None
+    if kind == "regression":
+        target, scale = standardised(target, train, raw.target_names)
     kept, corrupted = corrupt.BY_KIND[kind](target[train], rng, **options)
     changed = corrupted != target[train][kept]
     train = train[kept]
-    inputs = _z_scored(raw.inputs, train) if raw.standardise else raw.inputs
+    if scale is not None:
+        (target, _), (corrupted, scale) = (in_units(t, scale, **units) for t in (target, corrupted))
+    inputs = z_scored(raw.inputs, train) if raw.standardise else raw.inputs
     dtype = np.float32 if kind == "regression" else np.int64
 
     def part(numbers: Array, values: Array) -> Part:
@@ -99,24 +111,6 @@ def _assembled(
         class_counts=_counts(kind, corrupted, len(raw.target_names)),
         rows={k: torch.from_numpy(r) for k, r in zip(("train", "val", "test"), rows, strict=True)},
     )
-
-
-def _standardised(raw: Raw, train: Array) -> tuple[Array, tuple[Tensor, Tensor]]:
-    """The target in units of its sd over the training part, and (mean, sd)."""
-    mean, sd = raw.target[train].mean(0), raw.target[train].std(0)
-    constant = np.ptp(raw.target[train], axis=0) == 0
-    for each in np.flatnonzero(constant)[:1]:
-        raise ValueError(f"target '{raw.target_names[each]}' is constant in the training part")
-    scale = torch.tensor(mean, dtype=torch.float32), torch.tensor(sd, dtype=torch.float32)
-    return (raw.target - mean) / sd, scale
-
-
-def _z_scored(inputs: Array, train: Array) -> Array:
-    """Columns with mean 0 and sd 1 over the rows `train`; 0 throughout where constant there."""
-    part = inputs[train]
-    sd = part.std(0)
-    constant = np.ptp(part, axis=0) == 0
-    return np.where(constant, 0.0, (inputs - part.mean(0)) / np.where(constant, 1.0, sd))
 
 
 def _counts(kind: Kind, target: Array, number: int) -> Tensor | None:

@@ -112,7 +112,7 @@ def to_markdown(comparison: Comparison) -> str:
         parts.append("\n".join(rows))
         parts += _others(task)
     parts += [escape_markdown(line) for line in style.footnotes(comparison)]
-    parts.append(f"Again: `{style.clean(comparison.command).replace('`', ' ')}`")
+    parts.append(f"Again: <code>{escape_markdown(comparison.command)}</code>")
     return "\n\n".join(parts) + "\n"
 
 

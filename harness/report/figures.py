@@ -77,7 +77,7 @@ def _words(result: ArmResult, contrast: Contrast, places: int, y: float, width: 
         if room < 100:
             numbers = style.number(contrast.mean, places, sign=True)
             room = width - text_width(numbers) - 12
-    tip = element("title", style.clean(result.arm))
+    tip = element("title", result.arm)
     kind = "t strong" if result.best else "t"
     name = element("text", tip, fitted(result.arm, room), x=2, y=f"{y:g}", class_=kind)
     return join([name, label(width - 2, y, numbers, anchor="end", class_="t num")])

@@ -23,7 +23,7 @@ BOARD_HELP = (
 
 def to_html(comparison: Comparison) -> str:
     """The whole report as one HTML document."""
-    title = style.clean(comparison.question) or style.clean(comparison.name)
+    title = comparison.question or comparison.name
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -36,7 +36,7 @@ def to_html(comparison: Comparison) -> str:
         element(
             "header",
             element("h1", title),
-            element("p", style.clean(comparison.sentence), class_="lead"),
+            element("p", comparison.sentence, class_="lead"),
             element("p", _progress(comparison), class_="soft"),
         ),
         element("main", *_notes(comparison), *_sections(comparison)),
@@ -60,7 +60,7 @@ def _notes(comparison: Comparison) -> list[Safe]:
         element(
             "p",
             element("strong", f"{note.level.capitalize()}: "),
-            style.clean(note.text),
+            note.text,
             class_=f"note {note.level}",
             role="alert" if note.level == "alarm" else None,
         )
@@ -90,7 +90,7 @@ def _per_task(comparison: Comparison, draw: Callable[[TaskResult], Iterable[Safe
     made = [(task.task, list(draw(task))) for task in comparison.tasks]
     several = len(comparison.tasks) > 1
     return [
-        join([element("h3", style.clean(name)) if several else None, *parts])
+        join([element("h3", name) if several else None, *parts])
         for name, parts in made
         if parts
     ]
@@ -124,7 +124,7 @@ def _board_row(result: ArmResult, places: int) -> list[object]:
         ]
     shape = element("span", style.SYMBOLS[result.verdict], aria_hidden="true")
     return [
-        element("span", style.clean(result.arm), class_=kind),
+        element("span", result.arm, class_=kind),
         style.count(result.done, result.planned),
         element("span", style.number(result.mean, places), class_=kind),
         style.number(result.sd, places),
@@ -168,7 +168,7 @@ def _curves(comparison: Comparison) -> list[Safe]:
         "with a pointwise 95% interval; one scale for all panels."
     )
     behind = f"Raw means; dashed: {comparison.baseline}"
-    first = [element("p", style.clean(text), class_="soft"), *made] if made else []
+    first = [element("p", text, class_="soft"), *made] if made else []
     return [*first, details(behind, *plain)]
 
 
@@ -185,4 +185,4 @@ def _responses(comparison: Comparison) -> list[Safe]:
         f"Mean {comparison.metric} of arms that differ in this number alone; bars: 95% interval of "
         f"the paired difference to {comparison.baseline} (dashed), moved to the mean."
     )
-    return [element("p", style.clean(text), class_="soft"), *made] if made else []
+    return [element("p", text, class_="soft"), *made] if made else []

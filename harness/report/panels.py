@@ -69,7 +69,7 @@ def _drawn(panels: Sequence[tuple[ArmResult, _Panel]], centre: float, *, sign: b
     figures = []
     for result, panel in panels:
         shape = element("span", style.SYMBOLS[result.verdict], class_=style.tone(result.verdict))
-        name = element("figcaption", shape, " ", style.clean(result.arm))
+        name = element("figcaption", shape, " ", result.arm)
         figures.append(element("figure", name, _figure(panel, x, y, sign=sign), class_="panel"))
     return figures
 

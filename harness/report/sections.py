@@ -13,7 +13,7 @@ SHORT = 12  # characters of a fingerprint on the page
 
 
 def _caption(comparison: Comparison, task: TaskResult, text: str) -> str:
-    return style.clean(f"{task.task}: {text}" if len(comparison.tasks) > 1 else text)
+    return f"{task.task}: {text}" if len(comparison.tasks) > 1 else text
 
 
 def cost(comparison: Comparison) -> list[Safe]:
@@ -33,7 +33,7 @@ def cost(comparison: Comparison) -> list[Safe]:
         whole = base.cost.total_seconds if base else None
         rows = [
             [
-                style.clean(result.arm),
+                result.arm,
                 style.seconds(mine.total_seconds),
                 f"{mine.total_seconds / whole:.2f}" if whole and mine.total_seconds else "–",
                 style.seconds(mine.train_seconds),
@@ -56,9 +56,9 @@ def across(comparison: Comparison) -> list[Safe]:
         return []
     made = []
     for tasks in _chunks(comparison.tasks, COLUMNS - 1):
-        head = ["arm", *(style.clean(task.task) for task in tasks)]
+        head = ["arm", *(task.task for task in tasks)]
         names = dict.fromkeys(result.arm for task in tasks for result in task.arms)
-        rows = [[style.clean(name), *(_brief(task, name) for task in tasks)] for name in names]
+        rows = [[name, *(_brief(task, name) for task in tasks)] for name in names]
         caption = (
             "difference to the baseline in the task's own metric units, with the verdict's shape"
         )
@@ -77,7 +77,7 @@ def _brief(task: TaskResult, arm: str) -> object:
         "span",
         f"{words} {style.SYMBOLS[result.verdict]}",
         class_=style.tone(result.verdict),
-        title=style.clean(result.text),
+        title=result.text,
     )
 
 
@@ -89,7 +89,7 @@ def others(comparison: Comparison) -> list[Safe]:
             places = {name: exports.others_decimals(task, name) for name in names}
             rows = [
                 [
-                    style.clean(result.arm),
+                    result.arm,
                     *(exports.spread(result.others.get(name), places[name]) for name in names),
                 ]
                 for result in task.arms
@@ -104,14 +104,14 @@ def others(comparison: Comparison) -> list[Safe]:
 def _directed(comparison: Comparison, name: str) -> str:
     """The metric's name with an arrow towards the better, where the plan knows it."""
     arrows = {"higher": " ↑", "lower": " ↓", None: ""}
-    return style.clean(name) + arrows[comparison.directions.get(name)]
+    return name + arrows[comparison.directions.get(name)]
 
 
 def lost(comparison: Comparison) -> list[Safe]:
     """Every failed and diverged run with its error."""
     rows = [
-        [style.clean(f"{task.task} / {result.arm}"), f"{run.seed}", run.status,
-         style.clean(run.error or ""), element("code", style.clean(run.id))]
+        [f"{task.task} / {result.arm}", f"{run.seed}", run.status,
+         run.error or "", element("code", run.id)]
         for task, result in comparison.results()
         for run in result.runs
         if run.status in ("failed", "diverged")
@@ -124,13 +124,13 @@ def arms(comparison: Comparison) -> list[Safe]:
     """What each arm minimises, and the config keys beyond it that differ from the baseline's."""
     rows = [
         [
-            style.clean(arm),
-            element("code", style.clean(changes.get("objective", ""))),
-            element("code", style.clean(_changes(changes))),
+            arm,
+            element("code", changes.get("objective", "")),
+            element("code", _changes(changes)),
         ]
         for arm, changes in comparison.differences.items()
     ]
-    head = ("arm", "objective", f"differs from {style.clean(comparison.baseline)} also in")
+    head = ("arm", "objective", f"differs from {comparison.baseline} also in")
     return [table(head, rows, numeric=False)] if rows else []
 
 
@@ -141,13 +141,13 @@ def _changes(changes: dict[str, object]) -> str:
 
 def provenance(comparison: Comparison) -> list[Safe]:
     """How to make it again, with what it was made, and which runs are behind every number."""
-    facts = [[style.clean(key), style.clean(", ".join(values))]
+    facts = [[key, ", ".join(values)]
              for key, values in comparison.provenance.items()]  # fmt: skip
     seeds = ", ".join(str(seed) for seed in comparison.seeds)
     facts.append(["seeds", seeds])
     if comparison.overrides:
-        facts.append(["overrides", style.clean(" ".join(comparison.overrides))])
-    again = element("pre", element("code", style.clean(comparison.command)))
+        facts.append(["overrides", " ".join(comparison.overrides)])
+    again = element("pre", element("code", comparison.command))
     made = [element("p", "To run it again:"), again]
     made.append(table(("what", "value"), facts, numeric=False))
     if comparison.fingerprints:
@@ -155,7 +155,7 @@ def provenance(comparison: Comparison) -> list[Safe]:
                             table(("fingerprint", "seed", "sha256"),
                                   [_mark(mark) for mark in comparison.fingerprints],
                                   numeric=False)))  # fmt: skip
-    rows = [[style.clean(f"{task.task} / {result.arm}"), _ids(result)]
+    rows = [[f"{task.task} / {result.arm}", _ids(result)]
             for task, result in comparison.results()]  # fmt: skip
     made.append(details("Runs behind each number", table(("task / arm", "seed: run"), rows,
                                                          numeric=False)))  # fmt: skip
@@ -163,9 +163,9 @@ def provenance(comparison: Comparison) -> list[Safe]:
 
 
 def _mark(mark: Fingerprint) -> list[object]:
-    values = [style.clean(value)[:SHORT] for value in mark.values]
+    values = [value[:SHORT] for value in mark.values]
     shown = values[0] if len(values) == 1 else f"differs: {', '.join(values)}"
-    return [style.clean(f"{mark.task} / {mark.kind}"), f"{mark.seed}", element("code", shown)]
+    return [f"{mark.task} / {mark.kind}", f"{mark.seed}", element("code", shown)]
 
 
 def _ids(result: ArmResult) -> Safe:
@@ -173,7 +173,7 @@ def _ids(result: ArmResult) -> Safe:
         f"{run.seed}: {run.id}" + ("" if run.status == "done" else f" ({run.status})")
         for run in result.runs
     )
-    return element("code", style.clean(words))
+    return element("code", words)
 
 
 def _chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

@@ -53,14 +53,15 @@ def decimals(values: Iterable[float], widths: Iterable[float] = ()) -> int:
 
 
 def number(value: float | None, places: int, *, sign: bool = False) -> str:
-    """A number with fixed decimals, never "-0.0"; huge and tiny ones in powers of ten.
+    """A number with fixed decimals, never "-0.0"; in powers of ten where they cannot hold it.
 
     >>> number(-0.00001, 4, sign=True), number(1.5e9, 2), number(None, 2)
     ('+0.0000', '1.50e+09', '–')
     """
     if value is None:
         return NOTHING
-    if abs(value) >= 1e7 or (0 < abs(value) < 0.5 * 10.0**-MOST_DECIMALS):
+    tiny = places == MOST_DECIMALS and 0 < abs(value) < 0.5 * 10.0**-places
+    if abs(value) >= 1e7 or tiny:
         return f"{value:{'+' if sign else ''}.2e}"
     rounded = round(value, places) + 0.0  # adding 0.0 turns -0.0 into 0.0
     return f"{rounded:{'+' if sign else ''}.{places}f}"

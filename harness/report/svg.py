@@ -94,8 +94,8 @@ def svg(title: str, desc: str, width: float, height: float, *shapes: object) -> 
     """A figure with title and description, as wide as the page allows but no wider than drawn."""
     return element(
         "svg",
-        element("title", style.clean(title)),
-        element("desc", style.clean(desc)),
+        element("title", title),
+        element("desc", desc),
         *shapes,
         role="img",
         viewBox=f"0 0 {width:g} {height:g}",

@@ -1,5 +1,6 @@
 """The one training step that every task shares, and what a task has to say for itself."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +95,10 @@ class Task(LightningModule):
         return Batches(self.data.val.to(self.device), EVALUATION_BATCH)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.model(inputs)  # type: ignore[no-any-return]
+        output: Tensor = self.model(inputs)
+        if self.objective.heads > 1 and self.data.outputs > 1:
+            output = output.view(len(output), self.objective.heads, -1)  # [N, heads, K]
+        return output
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         inputs, target = batch
@@ -102,15 +106,17 @@ class Task(LightningModule):
             self.objective.advance(self.global_step / self.trainer.estimated_stepping_batches)
         total, terms = self.objective(self(inputs), target, self.model)
         self._watch(total, "the training loss")
-        self._add("train/loss", total)
-        for weight, (name, term) in zip(self.objective.weights, terms.items(), strict=True):
-            self._add(f"train/{name}", term)
-            self._add(f"train/{name}.weighted", term * weight)
         self.added += 1
+        self._add("train/loss", total)
+        if len(terms) > 1 or self.objective.scheduled:
+            for weight, (name, term) in zip(self.objective.weights, terms.items(), strict=True):
+                self._add(f"train/{name}", term)
+                self._add(f"train/{name}.weighted", term * weight)
         return torch.as_tensor(total)
 
     def _watch(self, values: Tensor, what: str) -> None:
-        if not torch.isfinite(values).all():
+        # a sum is finite unless a value is not (or all are absurdly large), and costs one pass
+        if not math.isfinite(values.detach().sum().item()):
             raise Diverged(what, self.global_step)
 
     def _add(self, name: str, value: Tensor) -> None:

@@ -14,7 +14,8 @@ from losses.conformance.base import (
     short,
 )
 from losses.conformance.samples import Sample, hard_samples, has_classes, samples
-from losses.core import IGNORE_INDEX, Fraction, Loss, LossModule
+from losses.core import Fraction, Loss, LossModule
+from losses.inputs import IGNORE_INDEX
 
 IGNORED = (IGNORE_INDEX, 255)  # both beyond every class index of the samples
 

@@ -90,7 +90,7 @@ def test_better_means_better_when_lower_is_better() -> None:
 
 def test_without_a_difference_it_says_how_many_seeds() -> None:
     plan = make_plan()
-    found = arm(compare(plan, make_records(plan, {"focal": 0.001}, noise=0.002)), "focal")
+    found = arm(compare(plan, make_records(plan, {"focal": 0.0015}, noise=0.002)), "focal")
     assert found.verdict == "not enough evidence"
     contrast = found.contrast
     assert contrast is not None

@@ -1,0 +1,124 @@
+"""What every loss does with its inputs before the maths: shapes, labels, ranges, ignored items."""
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from losses.arguments import Bounds, ClassWeight, PerClass
+
+if TYPE_CHECKING:
+    from losses.core import Loss
+
+IGNORE_INDEX = -100
+
+
+def check_shapes(entry: "Loss", output: Tensor, target: Tensor) -> None:
+    """Raise ValueError, naming both shapes, unless output and target belong together."""
+    shapes = f"got output {list(output.shape)} and target {list(target.shape)}"
+    if not output.is_floating_point():
+        raise ValueError(f"{entry.name} needs a floating-point output, got {output.dtype}")
+    if entry.sum_classes and output.ndim < 2:
+        raise ValueError(f"{entry.name} needs output and target [N, C, ...]; {shapes}")
+    if entry.heads > 1:
+        if output.ndim < 2 or output.shape != (*target.shape[:1], entry.heads, *target.shape[1:]):
+            raise ValueError(
+                f"{entry.name} needs output [N, {entry.heads}, ...] and target [N, ...]; {shapes}"
+            )
+    elif entry.target in ("binary", "real"):
+        if output.shape != target.shape:
+            raise ValueError(f"{entry.name} needs output and target of one shape; {shapes}")
+    elif target.is_floating_point():
+        if entry.target == "index":
+            raise ValueError(f"{entry.name} needs class indices (int64), got {target.dtype}")
+        if output.ndim < 2 or output.shape != target.shape:
+            raise ValueError(f"{entry.name} needs probabilities of the output's shape; {shapes}")
+    elif output.ndim < 2 or output.shape[:1] + output.shape[2:] != target.shape:
+        raise ValueError(f"{entry.name} needs output [N, C, ...] and target [N, ...]; {shapes}")
+
+
+def as_declared(entry: "Loss", output: Tensor, target: Tensor) -> Tensor:
+    """Target in the dtype and encoding the author's function expects; values are checked."""
+    if entry.output_within:
+        _check_range(entry, output, entry.output_within, f"outputs {entry.output_within}")
+    if entry.target == "real":
+        if entry.within:
+            _check_range(entry, target, entry.within, f"targets {entry.within}")
+        return target.to(output.dtype)
+    if entry.target == "binary":
+        _check_range(entry, target, Bounds(0, 1), "targets in [0, 1]")
+        return target.to(output.dtype)
+    if target.is_floating_point():
+        _check_range(entry, target, Bounds(0, 1), "probabilities in [0, 1]")
+        if _readable(target):
+            sums = target.sum(1)
+            _check_range(entry, sums, Bounds(0.99, 1.01), "probabilities that sum to 1 over C")
+        return target.to(output.dtype)
+    classes = output.shape[1]
+    _check_range(entry, target, Bounds(0, classes - 1), f"class indices below {classes}")
+    target = target.long()
+    if entry.target == "probabilities":
+        return F.one_hot(target, classes).movedim(-1, 1).to(output.dtype)
+    return target
+
+
+def fitted(entry: "Loss", key: str, value: Any, output: Tensor) -> Any:
+    """A factor per class in the output's dtype and on its device, its shape checked."""
+    per_class = entry.parameters[key].annotation in (ClassWeight, PerClass)
+    if not (per_class and isinstance(value, Tensor)):
+        return value
+    if value.shape != output.shape[1:2]:
+        raise ValueError(
+            f"{entry.name}.{key} needs one number per class, {output.shape[1]} of them; "
+            f"got shape {list(value.shape)}"
+        )
+    return value.to(output)
+
+
+def _check_range(entry: "Loss", tensor: Tensor, bounds: Bounds, what: str) -> None:
+    """Raise if a value lies outside, where values can be read."""
+    if tensor.numel() == 0 or not _readable(tensor):
+        return
+    smallest, largest = _extremes(tensor)
+    if smallest not in bounds or largest not in bounds:
+        raise ValueError(
+            f"{entry.name} needs {what}, got values from {smallest:g} to {largest:g} "
+            f"in shape {list(tensor.shape)}"
+        )
+
+
+def _extremes(tensor: Tensor) -> tuple[float, float]:
+    low, high = (tensor.byte() if tensor.dtype is torch.bool else tensor).aminmax()
+    return low.item(), high.item()
+
+
+def _readable(tensor: Tensor) -> bool:
+    """Whether looking at values is free of synchronisation and allowed (not in vmap or compile)."""
+    plain = tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    return plain and torch._C._functorch.maybe_get_level(tensor) == -1
+
+
+def kept_items(entry: "Loss", target: Tensor, ignore_index: int) -> Tensor | None:
+    """Which items count, or None where all do."""
+    if entry.target == "real" or target.is_floating_point():
+        return None
+    if _readable(target) and target.numel():
+        smallest, largest = _extremes(target)
+        if not smallest <= ignore_index <= largest:
+            return None
+    return target.long() != ignore_index  # a uint8 target would wrap -100 to 156
+
+
+def over_classes(kept: Tensor, output: Tensor) -> Tensor:
+    """The mask with a class axis, where the output has one that targets lack."""
+    return kept if kept.ndim == output.ndim else kept.unsqueeze(1)
+
+
+def autocast_off(output: Tensor) -> contextlib.AbstractContextManager[object]:
+    """A context in which the maths runs in the dtype it is given."""
+    device = output.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
