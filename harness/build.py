@@ -17,6 +17,8 @@ from losses.arguments import nearest
 
 Resolved = dict[str, dict[str, RunConfig]]
 """Config by task and arm."""
+OF_NO_ARM = ("seed", "store", "trackers")
+"""What a sweep decides for all its runs, so that an arm must not."""
 
 
 def build_plan(wanted: Request) -> Plan:
@@ -28,7 +30,7 @@ def build_plan(wanted: Request) -> Plan:
     """
     owner = f"sweep {wanted.path.stem}"
     file = read(wanted.path, wanted.overrides)
-    arms = _expand_arms(file.arms)
+    arms = _expand_arms(owner, file.arms)
     if file.baseline not in arms:
         raise ValueError(
             f"{owner}: baseline '{file.baseline}' is no arm{nearest(file.baseline, arms)}"
@@ -104,20 +106,23 @@ def _shell(wanted: Request) -> str:
     return shlex.join([name, *wanted.overrides, *store])
 
 
-def _expand_arms(arms: Mapping[str, list[str]]) -> dict[str, list[str]]:
+def _expand_arms(owner: str, arms: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """One arm per point of the product of values; swept ones are named by their values.
 
-    >>> _expand_arms({"ce": ["loss=cross_entropy"], "f": ["loss=focal", "loss.focal.gamma=1,2"]})
+    >>> _expand_arms("sweep x", {"ce": ["loss=cross_entropy"], "f": ["loss.focal.gamma=1,2"]})
     {'ce': ['loss=cross_entropy'], \
-'f:gamma=1': ['loss=focal', 'loss.focal.gamma=1'], \
-'f:gamma=2': ['loss=focal', 'loss.focal.gamma=2']}
+'f:gamma=1': ['loss.focal.gamma=1'], \
+'f:gamma=2': ['loss.focal.gamma=2']}
     """
     expanded = {}
     for name, overrides in arms.items():
         products = expand(overrides)
         for product in products:
             swept = [_label(text) for text in product if text not in overrides]
-            expanded[f"{name}:{','.join(swept)}" if len(products) > 1 else name] = product
+            arm = f"{name}:{','.join(swept)}" if len(products) > 1 else name
+            if arm in expanded:
+                raise ValueError(f"{owner}: there are two arms '{arm}'")
+            expanded[arm] = product
     return expanded
 
 
@@ -127,6 +132,11 @@ def _label(override: str) -> str:
 
 
 def _compose(owner: str, overrides: Sequence[str]) -> RunConfig:
+    for text in overrides:
+        if text.lstrip("+").partition("=")[0] in OF_NO_ARM:
+            raise ValueError(
+                f"{owner}: '{text}' is not for arms: a sweep takes seeds=N, store=PATH"
+            )
     try:
         config = compose(overrides)
         check_fit(config, tasks.get(config.task.name))

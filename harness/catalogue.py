@@ -30,7 +30,8 @@ def show(group: str, name: str | None) -> None:
     if name not in entries:
         from losses.arguments import nearest
 
-        raise ValueError(f"there is no {group.removesuffix('es')} '{name}'{nearest(name, entries)}")
+        one = {"losses": "loss", "tasks": "task", "data": "data set"}[group]
+        raise ValueError(f"there is no {one} '{name}'{nearest(name, entries)}")
     print(_page(name, entries[name]))
 
 

@@ -80,7 +80,7 @@ def sweep(name: str, overrides: Sequence[str], choice: Choice) -> None:
     runs = to_do(plan, records, choice)
     sweeps.save(wanted, plan)
     jobs = min(choice.jobs or default_jobs(), len(runs))
-    print(summary(plan, records, jobs))
+    print(summary(plan, records, runs, jobs))
     if runs:
         _train_all(plan, records, runs, wanted, choice, jobs)
     _show(plan, read_all(plan, wanted.store), wanted.folder)
@@ -95,7 +95,7 @@ def _train_all(
     jobs: int,
 ) -> None:
     again = choice.force or choice.retry_failed
-    kept = {} if again else dict(records)
+    kept = {i: record for i, record in records.items() if i not in {run.id for run in runs}}
     progress = Progress(plan, kept, len(runs), sys.stdout)
     launch = Launch(
         runs,
@@ -123,7 +123,8 @@ def plan(name: str, overrides: Sequence[str], jobs: int | None) -> None:
     wanted = sweeps.request(name, overrides)
     made = sweeps.plan(wanted)
     records = read_all(made, wanted.store)
-    print(summary(made, records, jobs or default_jobs(), arms=True))
+    left = to_do(made, records, Choice())
+    print(summary(made, records, left, jobs or default_jobs(), arms=True))
 
 
 def report(name: str, overrides: Sequence[str]) -> None:
@@ -139,19 +140,25 @@ def _show(plan: Plan, records: Mapping[str, Record], folder: Path) -> None:
     from harness.report import terminal, write_report
 
     print()
-    print(terminal(compare(plan, records)))
+    print(terminal(compare(plan, records), color=sys.stdout.isatty()))
     print(f"\nreport  {write_report(plan, records, folder)}")
 
 
-def summary(plan: Plan, records: Mapping[str, Record], jobs: int, *, arms: bool = False) -> str:
+def summary(
+    plan: Plan,
+    records: Mapping[str, Record],
+    left: Sequence[PlannedRun],
+    jobs: int,
+    *,
+    arms: bool = False,
+) -> str:
     """What would run, what is done, what the seeds can show, and how long it takes."""
     from harness.statistics import evidence
 
     total = len(plan.cells) * len(plan.seeds)
-    left = [run for run in plan.runs() if run.id not in records]
     counts = [(len(plan.tasks), "task"), (len(plan.arms), "arm"), (len(plan.seeds), "seed")]
     product = " x ".join(_many(n, word) for n, word in counts if n > 1 or word != "task")
-    state = f"{total - len(left)} done, {len(left)} to run"
+    state = f"{len(records)} done, {len(left)} to run"
     if left:
         jobs = min(jobs, len(left))
         state += f" in {_many(jobs, 'process', 'es')}; {_duration(plan, records, left, jobs)}"
@@ -172,9 +179,7 @@ def _duration(
     plan: Plan, records: Mapping[str, Record], left: Sequence[PlannedRun], jobs: int
 ) -> str:
     """From earlier runs of this sweep where there are any, else from what the plan tried."""
-    known = [
-        records[i].seconds["total"] for c in plan.cells for i in c.runs.values() if i in records
-    ]
+    known = [record.seconds["total"] for record in records.values() if record.seconds]
     if known:
         return f"about {clock(sum(known) / len(known) * len(left) / jobs)}"
     cells = {(cell.task, cell.arm): cell.seconds for cell in plan.cells}

@@ -28,8 +28,7 @@ Key = tuple[str, str]  # task, arm
 class _Study:
     """A sweep with its pairs and corrected p values, from which all results follow.
 
-    `pairs` has arm minus baseline by seed; `p` and `p_equivalence` stay empty while runs are
-    missing.
+    `pairs` has arm minus baseline by seed; `family` is what Holm corrects for.
     """
 
     plan: Plan

@@ -12,7 +12,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -106,7 +106,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     choices = []
     for text, override in zip(overrides, parse(overrides), strict=True):
         if override.is_sweep_override():
-            if not override.is_discrete_sweep():
+            if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
                 raise ValueError(f"'{text}' names no finite list of values")
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
@@ -127,7 +127,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     top = {field.name for field in dataclasses.fields(RunConfig)}
     for override in parsed:
         key = override.key_or_group
-        if re.split(r"[./@]", key)[0] not in top | {"hydra"}:
+        if re.split(r"[./@]", key)[0] not in top:  # hydra.* is read by train -m alone
             raise ValueError(f"config has no key '{key}'{nearest(key, top)}")
     if not any(override.key_or_group == "loss" for override in parsed):
         raise ValueError("a run needs loss=NAME, such as loss=cross_entropy; see lossbench losses")

@@ -18,6 +18,8 @@ from harness.plan import PlannedRun
 from harness.record import Record
 from harness.store import Store, StoreError
 
+SERVE = "import sys; sys.path[:] = {path!r}; from harness.worker import main; main()"
+"""A worker imports what this process imports, whatever lies in the current folder."""
 TRIES = 3
 """How many workers may die over one run before it is recorded as failed."""
 
@@ -121,7 +123,7 @@ class Launch:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "harness.worker"],
+                [sys.executable, "-c", SERVE.format(path=sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -296,6 +296,8 @@ def _quiet() -> Iterator[None]:
             # Lightning 2.6 uses a name that torch 2.15 is about to drop; nothing a user can change
             warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
             yield
+    except SystemExit as stop:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from stop
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -11,9 +11,10 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ class Store:
         A file that cannot be read as a record is named on stderr and set aside, never deleted.
 
         Raises:
-            StoreError: the record was written by a newer version of this project.
+            StoreError: the record was written by a newer version of this project, or the store
+                cannot be read.
         """
         path = self.run_folder(run_id) / "record.json"
         try:
@@ -96,8 +98,10 @@ class Store:
             record = _typed(record)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            aside = self._set_aside(path, "unreadable")
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            aside = _keep(path, "unreadable", os.rename)
             print(f"{path} is no record ({error}); set aside as {aside.name}", file=sys.stderr)
             return None
         return record
@@ -106,15 +110,8 @@ class Store:
         """Write a record last and at once; an earlier one of the same run is kept beside it."""
         path = self.run_folder(record.id) / "record.json"
         if path.exists():
-            self._set_aside(path, "earlier")
+            _keep(path, "earlier", shutil.copy2)  # a copy: there is a record at every moment
         write_atomically(path, dump_json(dataclasses.asdict(record)))
-
-    def _set_aside(self, path: Path, why: str) -> Path:
-        number = 1
-        while (aside := path.with_name(f"{path.name}.{why}-{number}")).exists():
-            number += 1
-        path.rename(aside)
-        return aside
 
     @contextlib.contextmanager
     def claim(self, run_id: str) -> Iterator[bool]:
@@ -135,6 +132,20 @@ class Store:
             yield True
         finally:
             os.close(handle)
+
+
+def _keep(path: Path, why: str, how: Callable[[Path, Path], object]) -> Path:
+    """Copy or rename a file to the next free name beside it."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{why}-{number}")).exists():
+        number += 1
+    try:
+        how(path, aside)
+    except FileNotFoundError:  # another process has just done so
+        pass
+    except OSError as error:
+        raise StoreError(f"cannot write {aside}: {error.strerror or error}") from error
+    return aside
 
 
 def _typed(record: Record) -> Record:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from losses.arguments import check_arguments, parameters_of
+from losses.arguments import Bounds, Count, Positive, check_arguments, parameters_of
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class SweepFile:
     outcome: str = ""
     task: str | None = None
     tasks: dict[str, list[str]] = field(default_factory=dict)
-    seeds: int | list[int] = 10
-    margin: float | None = None
+    seeds: Count | list[Annotated[int, Bounds(0)]] = 10
+    margin: Positive | None = None
     overrides: list[str] = field(default_factory=list)
 
 
@@ -62,9 +62,9 @@ def read(path: Path, overrides: Sequence[str]) -> SweepFile:
         raise ValueError(f"{owner} must be a mapping, got {type(content).__name__}")
     given: dict[str, Any] = {str(key): value for key, value in content.items()}
     for text in overrides:
-        key, _, value = text.partition("=")
+        key = text.partition("=")[0]
         if key in OPTIONS:
-            given[key] = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"]))[key]  # type: ignore[index, call-overload]
+            given[key] = _value(text)
     read = SweepFile(**check_arguments(owner, parameters_of(SweepFile), given))
     _check_lists(owner, {"arms": read.arms, "tasks": read.tasks})
     if not read.arms:
@@ -76,6 +76,15 @@ def read(path: Path, overrides: Sequence[str]) -> SweepFile:
     return read
 
 
+def _value(override: str) -> Any:
+    """The right side of `key=value` as YAML."""
+    try:
+        (value,) = dict(OmegaConf.from_dotlist([override])).values()
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ValueError(f"cannot read '{override}': {' '.join(str(error).split())}") from error
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
 def seeds_of(file: SweepFile) -> list[int]:
     """The seeds a sweep file asks for."""
     return list(range(file.seeds)) if isinstance(file.seeds, int) else list(file.seeds)
@@ -84,6 +93,8 @@ def seeds_of(file: SweepFile) -> list[int]:
 def _check_lists(owner: str, groups: Mapping[str, Mapping[str, Any]]) -> None:
     for group, entries in groups.items():
         for name, texts in entries.items():
+            if not (isinstance(name, str) and name.strip() and name.isprintable()):
+                raise ValueError(f"{owner}.{group}: a name must be printable text, got {name!r}")
             listed = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
             if not listed:
                 raise ValueError(

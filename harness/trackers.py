@@ -126,14 +126,15 @@ class _Wandb:
     def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any], group: str) -> None:
         library = importlib.import_module("wandb")
         default = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+        mode = os.environ.get("WANDB_MODE", default)
         self.run = library.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             dir=str(folder),
             id=run_id,
             group=group,
             config=dict(config),
-            mode=os.environ.get("WANDB_MODE", default),
-            resume="allow",  # a forced run has the id of the one it replaces
+            mode=mode,
+            resume="allow" if mode == "online" else None,  # a forced run has the replaced one's id
             reinit="create_new",  # arms stacked in one process are open at the same time
             settings=library.Settings(silent=True, console="off"),
         )

@@ -90,9 +90,7 @@ def _per_task(comparison: Comparison, draw: Callable[[TaskResult], Iterable[Safe
     made = [(task.task, list(draw(task))) for task in comparison.tasks]
     several = len(comparison.tasks) > 1
     return [
-        join([element("h3", name) if several else None, *parts])
-        for name, parts in made
-        if parts
+        join([element("h3", name) if several else None, *parts]) for name, parts in made if parts
     ]
 
 
@@ -104,8 +102,8 @@ def _boards(comparison: Comparison) -> list[Safe]:
 
 def _board(task: TaskResult) -> Safe:
     places = style.task_decimals(task)
-    return table(BOARD, [_board_row(result, places) for result in task.arms], class_="board",
-                 caption="Arms, best mean first; bold: among the best")  # fmt: skip
+    rows = [_board_row(result, places) for result in task.arms]
+    return table(BOARD, rows, caption="Arms, best mean first; bold: among the best", class_="board")
 
 
 def _board_row(result: ArmResult, places: int) -> list[object]:

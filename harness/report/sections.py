@@ -109,13 +109,12 @@ def _directed(comparison: Comparison, name: str) -> str:
 
 def lost(comparison: Comparison) -> list[Safe]:
     """Every failed and diverged run with its error."""
-    rows = [
-        [f"{task.task} / {result.arm}", f"{run.seed}", run.status,
-         run.error or "", element("code", run.id)]
-        for task, result in comparison.results()
-        for run in result.runs
-        if run.status in ("failed", "diverged")
-    ]  # fmt: skip
+    rows = []
+    for task, result in comparison.results():
+        for run in result.runs:
+            if run.status in ("failed", "diverged"):
+                name, code = f"{task.task} / {result.arm}", element("code", run.id)
+                rows.append([name, f"{run.seed}", run.status, run.error or "", code])
     head = ("task / arm", "seed", "status", "error", "run")
     return [table(head, rows, numeric=False)] if rows else []
 
@@ -141,25 +140,20 @@ def _changes(changes: dict[str, object]) -> str:
 
 def provenance(comparison: Comparison) -> list[Safe]:
     """How to make it again, with what it was made, and which runs are behind every number."""
-    facts = [[key, ", ".join(values)]
-             for key, values in comparison.provenance.items()]  # fmt: skip
-    seeds = ", ".join(str(seed) for seed in comparison.seeds)
-    facts.append(["seeds", seeds])
+    facts = [[key, ", ".join(values)] for key, values in comparison.provenance.items()]
+    facts.append(["seeds", ", ".join(str(seed) for seed in comparison.seeds)])
     if comparison.overrides:
         facts.append(["overrides", " ".join(comparison.overrides)])
-    again = element("pre", element("code", comparison.command))
-    made = [element("p", "To run it again:"), again]
-    made.append(table(("what", "value"), facts, numeric=False))
-    if comparison.fingerprints:
-        made.append(details("Fingerprints of data, split, initial weights and order",
-                            table(("fingerprint", "seed", "sha256"),
-                                  [_mark(mark) for mark in comparison.fingerprints],
-                                  numeric=False)))  # fmt: skip
-    rows = [[f"{task.task} / {result.arm}", _ids(result)]
-            for task, result in comparison.results()]  # fmt: skip
-    made.append(details("Runs behind each number", table(("task / arm", "seed: run"), rows,
-                                                         numeric=False)))  # fmt: skip
-    return made
+    marks = [_mark(mark) for mark in comparison.fingerprints]
+    runs = [[f"{task.task} / {result.arm}", _ids(result)] for task, result in comparison.results()]
+    prints = table(("fingerprint", "seed", "sha256"), marks, numeric=False)
+    return [
+        element("p", "To run it again:"),
+        element("pre", element("code", comparison.command)),
+        table(("what", "value"), facts, numeric=False),
+        details("Fingerprints of data, split, initial weights and order", prints),
+        details("Runs behind each number", table(("task / arm", "seed: run"), runs, numeric=False)),
+    ]
 
 
 def _mark(mark: Fingerprint) -> list[object]:

@@ -168,3 +168,20 @@ def tone(verdict: Verdict) -> str:
 def columns(text: str) -> int:
     """Columns a text takes where every character takes one, or two in East Asian scripts."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def shortened(text: str, width: int) -> str:
+    """The text cut in its middle to a number of columns: names of arms differ at their ends.
+
+    >>> shortened("elastic_net:weight=0.001", 16)
+    'elastic…ht=0.001'
+    """
+    if columns(text) <= width:
+        return text
+    head, tail = text[: len(text) // 2], text[len(text) // 2 :]
+    while columns(head) + columns(tail) > width - 1:
+        if columns(head) >= columns(tail):
+            head = head[:-1]
+        else:
+            tail = tail[1:]
+    return f"{head}…{tail}"

@@ -81,13 +81,8 @@ def text_width(text: str) -> float:
 
 
 def fitted(text: object, pixels: float) -> str:
-    """The text cut to a width, with an ellipsis if something is missing."""
-    words = style.clean(text)
-    if text_width(words) <= pixels:
-        return words
-    while words and text_width(words) > pixels - CHAR:
-        words = words[:-1]
-    return words + "…"
+    """The text cut in its middle to a width."""
+    return style.shortened(style.clean(text), int(pixels / CHAR))
 
 
 def svg(title: str, desc: str, width: float, height: float, *shapes: object) -> Safe:

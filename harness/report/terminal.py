@@ -44,14 +44,6 @@ def _note(note: Note, width: int, color: bool) -> str:
     return _painted(_wrapped(label + note.text, width, " " * len(label)), note.level, color)
 
 
-def _shortened(text: str, width: int) -> str:
-    if style.columns(text) <= width:
-        return text
-    while style.columns(text) > width - 1:
-        text = text[:-1]
-    return text + "…"
-
-
 def _table(task: TaskResult, width: int, color: bool, *, named: bool) -> str:
     """One task as aligned columns; the arm's name gives way first, then the verdict wraps."""
     places = style.task_decimals(task)
@@ -82,7 +74,7 @@ def _table(task: TaskResult, width: int, color: bool, *, named: bool) -> str:
 
 def _line(row: Sequence[str], sizes: Sequence[int], verdict: Sequence[str]) -> str:
     """One row; further lines of its verdict hang below."""
-    name = _shortened(row[0], sizes[0])
+    name = style.shortened(row[0], sizes[0])
     cells = [name + " " * (sizes[0] - style.columns(name))]
     cells += [row[1].rjust(sizes[1]), row[2].rjust(sizes[2])]
     cells += [row[3].center(sizes[3]), row[4].rjust(sizes[4]), verdict[0]]
