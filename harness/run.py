@@ -128,9 +128,11 @@ def probe(config: RunConfig) -> Probe:
     """Push the first batch through a run forward and backward; nothing is trained or kept.
 
     Raises:
-        ValueError, RuntimeError: data, model and loss do not work together.
+        ValueError, RuntimeError: data, model and loss do not work together, or this machine cannot
+            train as asked.
     """
     torch.set_num_threads(config.trainer.threads)
+    _check_trainer(config)
     prepared = prepare(config)
     task, batches = prepared.task, Batches(prepared.data.train, config.trainer.batch_size)
     inputs, target = next(iter(batches))
@@ -281,6 +283,14 @@ def _trainer(config: RunConfig, callbacks: Sequence[Callback], epochs: int) -> T
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
+
+
+def _check_trainer(config: RunConfig) -> None:
+    try:
+        with _quiet():
+            _trainer(config, (), 1)
+    except Exception as error:  # Lightning has no one class for what a machine cannot do
+        raise ValueError(f"trainer: {str(error).partition(chr(10))[0]}") from error
 
 
 @contextlib.contextmanager
