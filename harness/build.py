@@ -10,7 +10,8 @@ from harness.compose import compose, expand
 from harness.config import RunConfig, differences, outcome, run_id
 from harness.paths import config_dir
 from harness.plan import Cell, Direction, Plan
-from harness.run import check_fit, load_data, probe, rehearse
+from harness.prepare import check_fit, load_data, probe
+from harness.run import check_trainer, rehearse
 from harness.sweep import Request
 from harness.sweepfile import OPTIONS, read, seeds_of
 from losses.arguments import nearest
@@ -77,6 +78,7 @@ def _cells(
     probes = {}
     for arm, config in by_arm.items():
         try:
+            check_trainer(config)
             probes[arm] = probe(dataclasses.replace(config, seed=seeds[0]))
         except (ValueError, RuntimeError) as error:
             said = " ".join(str(error).split())

@@ -113,12 +113,9 @@ def _run(chosen: argparse.Namespace) -> int:
     from harness import commands
 
     if chosen.command == "train":
-        if chosen.multirun:
-            from harness.multirun import multirun
+        from harness.train import multirun, train
 
-            multirun(chosen.overrides)
-        else:
-            commands.train(chosen.overrides)
+        (multirun if chosen.multirun else train)(chosen.overrides)
     elif chosen.command == "sweep":
         choice = commands.Choice(chosen.retry_failed, chosen.only, chosen.force, chosen.jobs)
         commands.sweep(chosen.name, chosen.overrides, choice)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness import sweep as sweeps
 from harness.launch import Launch, default_jobs
@@ -14,9 +13,6 @@ from harness.plan import Plan, PlannedRun
 from harness.progress import Progress, clock
 from harness.record import Record
 from harness.store import Store
-
-if TYPE_CHECKING:
-    from harness.config import RunConfig
 
 
 class Stopped(Exception):  # noqa: N818 - asked for by the user
@@ -187,6 +183,8 @@ def _duration(
 
 
 def _arm_lines(plan: Plan) -> list[str]:
+    from harness.fairness import gradients
+
     lines = [f"metric    {plan.metric} ({plan.directions[plan.metric]} is better)", "arms"]
     width = max(map(len, plan.arms))
     for arm, differing in plan.differences.items():
@@ -194,75 +192,7 @@ def _arm_lines(plan: Plan) -> list[str]:
         mark = "  (baseline)" if arm == plan.baseline else ""
         shown = "  ".join([objective.removeprefix("objective="), *beyond])
         lines.append(f"  {arm:<{width}}  {shown}{mark}")
-    return [*lines, *(line for task in plan.tasks for line in _gradient_line(plan, task))]
-
-
-def _gradient_line(plan: Plan, task: str) -> list[str]:
-    """Warn where first gradients differ so much that a loss is also another step size.
-
-    Adam divides by the size of the gradient, so only its clipping sees the scale of a loss.
-    """
-    cells = {cell.arm: cell for cell in plan.cells if cell.task == task}
-    base = cells[plan.baseline]
-    config = base.config
-    scaled = config["optimizer"]["name"] == "sgd" or config["trainer"]["gradient_clip"]
-    if not base.gradient or not scaled:
-        return []
-    ratios = {arm: cell.gradient / base.gradient for arm, cell in cells.items() if cell.gradient}
-    far = [f"{arm} ({ratio:.2g}x)" for arm, ratio in ratios.items() if not 1 / 3 <= ratio <= 3]
-    words = "first gradients differ from the baseline's by more than 3x at one step size"
-    return [f"warning   {task}: {words}: {', '.join(far)}"] if far else []
-
-
-def train(overrides: Sequence[str]) -> None:
-    """One run: its record, and its metrics on the terminal.
-
-    Raises:
-        ValueError: something is wrong with the config; nothing was trained.
-    """
-    from harness.compose import compose
-
-    train_one(compose(overrides))
-
-
-def train_one(config: "RunConfig", *, brief: bool = False) -> None:
-    """Train one checked config, or show the record there is; brief is one line."""
-    from harness.run import check_ready, progress_bar, run_once
-
-    store = Store(config.store)
-    check_ready(config)
-    bar = [progress_bar()] if sys.stderr.isatty() else []
-    record = run_once(config, store, callbacks=bar)
-    if record is None:
-        print("another process is training this run")
-        return
-    print(headline(record) if brief else describe(record, store))
-
-
-def headline(record: Record) -> str:
-    """What a run was and, where it is done, its test metrics, in one line."""
-    terms = "+".join(name for name in record.config["loss"] if name not in ("mix", "p"))
-    what = f"{record.id}  {record.config['data']['name']}  {terms}  seed {record.seed}"
-    test = {n.partition("/")[2]: v for n, v in record.metrics.items() if n.startswith("test/")}
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in test.items())
-    return f"{what}  {record.error or shown}"
-
-
-def describe(record: Record, store: Store) -> str:
-    """A record for a person: status, metrics, where it lies."""
-    lines = [f"run       {headline(record).partition('  seed ')[0]}  seed {record.seed}"]
-    lines.append(f"status    {record.status}")
-    if record.error:
-        lines.append(f"error     {record.error}")
-    names = sorted({name.partition("/")[2] for name in record.metrics})
-    if names:
-        lines.append(f"{'metric':<24}{'val':>12}{'test':>12}")
-    for name in names:
-        pair = [record.metrics.get(f"{split}/{name}") for split in ("val", "test")]
-        cells = "".join(f"{'' if v is None else format(v, '.4g'):>12}" for v in pair)
-        lines.append(f"{name:<24}{cells}")
-    lines.append(f"record    {store.run_folder(record.id) / 'record.json'}")
-    return "\n".join(lines)
+    return [*lines, *(f"{note.level:<10}{note.text}" for note in gradients(plan))]
 
 
 def demo(overrides: Sequence[str]) -> None:

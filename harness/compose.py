@@ -19,7 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import losses
 from harness import data, models
-from harness.config import OptimizerConfig, RunConfig, TrainerConfig, check, flat
+from harness.config import OptimizerConfig, RunConfig, TrainerConfig, check
+from harness.nested import flat
 from harness.paths import config_dir
 from losses.arguments import Parameter, nearest, parameters_of
 

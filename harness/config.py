@@ -11,7 +11,8 @@ import torch
 
 import losses
 from harness import data, models, tasks
-from harness.objective import ObjectiveConfig, parse_objective
+from harness.nested import flat
+from harness.terms import ObjectiveConfig, parse_objective
 from losses.arguments import (
     Bounds,
     Count,
@@ -154,21 +155,6 @@ def run_id(config: RunConfig, seed: int) -> str:
     if config.objective.mix == "convex":  # p is the share of the second, and keys are sorted below
         content["order"] = list(config.objective.losses())
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; lists are values.
-
-    >>> flat({"a": {"b": 1}, "c": [2]})
-    {'a.b': 1, 'c': [2]}
-    """
-    result: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[f"{prefix}{key}"] = value
-    return result
 
 
 def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

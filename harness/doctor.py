@@ -14,7 +14,7 @@ from harness.build import build_plan
 from harness.compose import compose, options
 from harness.config import RunConfig
 from harness.paths import config_dir
-from harness.run import check_fit
+from harness.prepare import check_fit
 from harness.sweep import request
 
 

@@ -8,9 +8,10 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from harness.comparison import Note
+from harness.nested import flat
 from harness.plan import Cell, Plan
 from harness.record import Record
-from harness.summary import Records, cells_of, done_runs, flat, provenance, shared_fingerprints
+from harness.summary import Records, cells_of, done_runs, provenance, shared_fingerprints
 
 FARTHEST_GRADIENT = 3.0  # times the baseline's at the first batch, beyond which arms are warned of
 LOSS_KEYS = ("objective", "loss")  # of Plan.differences: what an arm is about
@@ -163,7 +164,7 @@ def gradients(plan: Plan) -> Iterator[Note]:
     for task in plan.tasks:
         cells = {cell.arm: cell for cell in cells_of(plan, task)}
         base = cells.get(plan.baseline)
-        if base is None or not base.gradient or not _scaled(dict(flat(base.config))):
+        if base is None or not base.gradient or not _scaled(flat(base.config)):
             continue
         ratios = {
             arm: cell.gradient / base.gradient for arm, cell in cells.items() if cell.gradient
@@ -198,7 +199,7 @@ def sources(plan: Plan, records: Records) -> Iterator[Note]:
 
 def tuning(plan: Plan) -> Iterator[Note]:
     """Says that one learning rate served all arms, unless something was tuned (R3)."""
-    settings = [dict(flat(cell.config)) for cell in plan.cells]
+    settings = [flat(cell.config) for cell in plan.cells]
     if any(
         key.split(".")[0] == "tune" and value for keys in settings for key, value in keys.items()
     ):

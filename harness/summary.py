@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.comparison import Cost, CurvePoint, Fingerprint, Response, Spread
+from harness.nested import flat
 from harness.plan import Cell, Plan
 from harness.record import Record
 from harness.statistics import mean_and_sd, paired
@@ -16,15 +17,6 @@ LEAST_RESPONSE = 3  # arms that make a curve against a config number
 LARGEST = 1e100
 Records = Mapping[str, Record]
 Runs = Mapping[int, Record]  # done runs of one arm by seed
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a nested config; lists are values."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def done_runs(cell: Cell, records: Records) -> dict[int, Record]:
@@ -109,7 +101,7 @@ def curve(metric: str, arm: Runs, baseline: Runs, *, interval: bool) -> list[Cur
 
 def responses(cells: list[Cell]) -> list[Response]:
     """Groups of arms whose configs differ in one number alone."""
-    settings = {cell.arm: dict(flat(cell.config)) for cell in cells}
+    settings = {cell.arm: flat(cell.config) for cell in cells}
     keys = dict.fromkeys(key for config in settings.values() for key in config)
     varying = [k for k in keys if len({repr(config.get(k)) for config in settings.values()}) > 1]
     found = []
@@ -147,7 +139,7 @@ def provenance(plan: Plan, records: Records) -> dict[str, list[str]]:
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for run in plan.runs():
         if run.id in records:
-            for key, value in flat(records[run.id].provenance):
+            for key, value in flat(records[run.id].provenance).items():
                 found[key][str(value)] = None
     merged = {key: list(values) for key, values in found.items()}
     for key, pick in zip(OWN, (min, max), strict=True):

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.nested import flat
 from losses.arguments import nearest
 
 PROJECT = "lossbench"
@@ -161,7 +162,7 @@ class _MLflow:
             self.client.create_experiment(group)
         experiment = self.client.get_experiment_by_name(group).experiment_id
         self.id = self.client.create_run(experiment, run_name=run_id).info.run_id
-        params = [self.entities.Param(key, str(value)) for key, value in _flat(config)]
+        params = [self.entities.Param(key, str(value)) for key, value in flat(config).items()]
         for start in range(0, len(params), 100):  # as many as MLflow takes at once
             self.client.log_batch(self.id, params=params[start : start + 100])
 
@@ -175,15 +176,6 @@ class _MLflow:
         self.log(metrics, self.step)
         self.client.set_tag(self.id, "status", status)
         self.client.set_terminated(self.id, "FINISHED" if status == "done" else "FAILED")
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Leaves of nested mappings, each with its keys joined by dots."""
-    leaves: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        path = f"{prefix}{key}"
-        leaves += _flat(value, f"{path}.") if isinstance(value, Mapping) else [(path, value)]
-    return leaves
 
 
 _TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any], str], Tracker]] = {

@@ -1,0 +1,101 @@
+"""`train`: one run, or with -m Hydra's own multirun over our configs and with its launchers."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.compose import compose, expand, register
+from harness.config import RunConfig, check
+from harness.paths import config_dir
+from harness.record import Record
+from harness.run import check_ready, progress_bar, run_once
+from harness.store import Store, StoreError
+
+
+def train(overrides: Sequence[str]) -> None:
+    """One run: its record, and its metrics on the terminal.
+
+    Raises:
+        ValueError: something is wrong with the config; nothing was trained.
+    """
+    config = compose(overrides)
+    check_ready(config)
+    train_one(config)
+
+
+def train_one(config: RunConfig, *, brief: bool = False) -> None:
+    """Train one checked config, or show the record there is; brief is one line."""
+    store = Store(config.store)
+    bar = [progress_bar()] if sys.stderr.isatty() else []
+    record = run_once(config, store, callbacks=bar)
+    if record is None:
+        print("another process is training this run")
+        return
+    print(headline(record) if brief else describe(record, store))
+
+
+def headline(record: Record) -> str:
+    """What a run was and, where it is done, its test metrics, in one line."""
+    terms = "+".join(name for name in record.config["loss"] if name not in ("mix", "p"))
+    what = f"{record.id}  {record.config['data']['name']}  {terms}  seed {record.seed}"
+    test = {n.partition("/")[2]: v for n, v in record.metrics.items() if n.startswith("test/")}
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in test.items())
+    return f"{what}  {record.error or shown}"
+
+
+def describe(record: Record, store: Store) -> str:
+    """A record for a person: status, metrics, where it lies."""
+    lines = [f"run       {headline(record).partition('  seed ')[0]}  seed {record.seed}"]
+    lines.append(f"status    {record.status}")
+    if record.error:
+        lines.append(f"error     {record.error}")
+    names = sorted({name.partition("/")[2] for name in record.metrics})
+    if names:
+        lines.append(f"{'metric':<24}{'val':>12}{'test':>12}")
+    for name in names:
+        pair = [record.metrics.get(f"{split}/{name}") for split in ("val", "test")]
+        cells = "".join(f"{'' if v is None else format(v, '.4g'):>12}" for v in pair)
+        lines.append(f"{name:<24}{cells}")
+    lines.append(f"record    {store.run_folder(record.id) / 'record.json'}")
+    return "\n".join(lines)
+
+
+def multirun(overrides: Sequence[str]) -> None:
+    """Check every point of the product, then let Hydra train each; what is done is not repeated.
+
+    Raises:
+        ValueError: some point is wrong; nothing was trained.
+        StoreError: the store cannot be written.
+    """
+    ours = [text for text in overrides if not text.startswith(("hydra.", "hydra/"))]
+    for point in expand(ours):
+        check_ready(compose(point))
+    GlobalHydra.instance().clear()
+    before, sys.argv = sys.argv, ["lossbench", "--multirun", *overrides]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through, to be told in one line
+    try:
+        _app()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except OSError as error:  # Hydra keeps a file of its own in the store
+        raise StoreError(f"cannot write {error.filename}: {error.strerror}") from error
+    finally:
+        sys.argv = before
+
+
+def job(composed: DictConfig) -> None:
+    """One point: check and train it."""
+    plain = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(plain, dict)
+    train_one(check({str(key): value for key, value in plain.items()}), brief=True)
+
+
+def _app() -> None:
+    register()
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="run")(job)()
