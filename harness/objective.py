@@ -8,7 +8,7 @@ from torch import Tensor, distributed, nn
 
 import losses
 from harness.terms import ObjectiveConfig, Schedule, TermConfig
-from losses.arguments import ClassWeight
+from losses.arguments import ClassCounts, ClassWeight
 
 
 class Evaluated(NamedTuple):
@@ -32,7 +32,7 @@ class Objective(nn.Module):
         self.config = config
         self.scheduled = any(isinstance(weight, Schedule) for weight in config.weights())
         start = self._weights(0.0)
-        used = [name for name, weight in start.items() if weight != 0 or self.scheduled]
+        used = [name for name, weight in start.items() if weight != 0 or self._moves(name)]
         if not used:
             raise ValueError(f"loss: every term of {', '.join(start)} has weight 0")
         self.modules_by_term = nn.ModuleDict(
@@ -45,6 +45,11 @@ class Objective(nn.Module):
         """Set the weights for the share of steps done."""
         now = self._weights(progress)
         self.weights.copy_(torch.tensor([now[name] for name in self.modules_by_term]))
+
+    def _moves(self, name: str) -> bool:
+        weight = self.config.terms[name].weight
+        mixed = isinstance(self.config.p, Schedule) and name in self.config.losses()
+        return isinstance(weight, Schedule) or (mixed and weight != 0)
 
     def _weights(self, progress: float) -> dict[str, float]:
         values = {name: _at(term.weight, progress) for name, term in self.config.terms.items()}
@@ -94,10 +99,13 @@ def _build(term: TermConfig, class_counts: Tensor | None) -> nn.Module:
         return losses.build_penalty(term.loss, biases=term.biases, **parameters)
     declared = losses.get(term.loss).parameters
     for key, value in parameters.items():
-        if declared[key].annotation == ClassWeight and isinstance(value, str):
-            if class_counts is None:
-                raise ValueError(f"loss.{term.loss}.{key}={value} needs a task with classes")
-            parameters[key] = losses.class_weight(value, class_counts)
+        annotation = declared[key].annotation
+        if annotation not in (ClassWeight, ClassCounts) or not isinstance(value, str):
+            continue
+        if class_counts is None:
+            raise ValueError(f"loss.{term.loss}.{key}={value} needs a task with classes")
+        counted = annotation is ClassCounts
+        parameters[key] = class_counts if counted else losses.class_weight(value, class_counts)
     return losses.build(term.loss, **parameters)
 
 

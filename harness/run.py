@@ -183,7 +183,7 @@ def check_ready(config: RunConfig) -> None:
 
 
 def check_trainer(config: RunConfig) -> None:
-    """Raise ValueError if no Trainer can be made: a device, precision or strategy that is not there."""
+    """Raise ValueError if no Trainer can be made of this device, precision and strategy."""
     try:
         with quiet():
             _trainer(config, (), 1)

@@ -1,6 +1,15 @@
 """Loss functions with checked maths: torch-like functions, modules by name, one contract."""
 
-from losses.arguments import Bounds, ClassWeight, Count, NonNegative, Parameter, Positive, Share
+from losses.arguments import (
+    Bounds,
+    ClassCounts,
+    ClassWeight,
+    Count,
+    NonNegative,
+    Parameter,
+    Positive,
+    Share,
+)
 from losses.classification import (
     bce,
     binary_focal,
@@ -14,6 +23,7 @@ from losses.classification import (
 )
 from losses.core import Fraction, Loss, LossModule, build, get, loss, names
 from losses.divergence import jeffreys, jensen_shannon, kl, reverse_kl, skew_js, skew_kl
+from losses.inputs import IGNORING
 from losses.margin import (
     binary_perceptron,
     hinge,

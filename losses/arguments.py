@@ -45,6 +45,8 @@ PerClass = Annotated[Tensor | Sequence[NonNegative] | None, "per_class"]
 """One factor per class."""
 ClassWeight = Annotated[Tensor | Sequence[NonNegative] | str | None, "class_weight"]
 """One factor per class, or the name of a scheme of :mod:`losses.weighting` that needs counts."""
+ClassCounts = Annotated[Tensor | Sequence[NonNegative] | Literal["data"], "class_counts"]
+"""Training items of each class; `data` in a config lets the harness count them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +180,8 @@ def describe(annotation: Any) -> str:
             return "a list with one number >= 0 per class, or null"
         if "class_weight" in extras:
             return "a list with one number >= 0 per class, a scheme's name, or null"
+        if "class_counts" in extras:
+            return "a list with the number of items of each class, or data"
         return " ".join([describe(plain), *(str(e) for e in extras if isinstance(e, Bounds))])
     origin = get_origin(annotation)
     if origin in (typing.Union, types.UnionType):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from losses.arguments import (
     Bounds,
+    ClassCounts,
     ClassWeight,
     Parameter,
     check_arguments,
@@ -26,16 +27,28 @@ from losses.arguments import (
 )
 from losses.inputs import (
     IGNORE_INDEX,
+    IGNORING,
     as_declared,
     autocast_off,
+    check_fields,
     check_shapes,
     fitted,
     kept_items,
     over_classes,
+    upcast,
 )
 
 Reduction = Literal["none", "mean", "sum"]
-Target = Literal["index", "index or probabilities", "probabilities", "binary", "real"]
+Target = Literal[
+    "index",
+    "index or probabilities",
+    "probabilities",
+    "binary",
+    "real",
+    "boxes",
+    "labels",
+    "fields",
+]
 """What a loss compares its output with.
 
 - `index`: output [N, C, ...], target int [N, ...] holding class indices.
@@ -44,6 +57,9 @@ Target = Literal["index", "index or probabilities", "probabilities", "binary", "
 - `binary`: output [...], target of the same shape in [0, 1], of any dtype.
 - `real`: output [...], target of the same shape, any finite number; with `heads` above 1, output
   [N, heads, ...] and target [N, ...].
+- `boxes`: output and target [N, 4], corners x1, y1, x2, y2; one value per box.
+- `labels`: output [N, D] of embeddings, target int [N] saying which items belong together.
+- `fields`: whatever tensors the function's own signature names, one item per row of each.
 """
 
 
@@ -74,6 +90,9 @@ class Loss:
         minimum: the value for a perfect, confident prediction; None where there is no fixed one.
         finish: applied to the mean after the division (a root, say); such a loss has no "sum".
         sum_classes: the author's values are per element [N, C, ...]; an item is their sum over C.
+        region: the author sums over elements himself: he is given `kept`, a mask of the target's
+            shape or None where every element counts, and returns values and counts [N, K].
+        example: for `fields`: from a generator to float64 tensors such as the loss takes.
         heads: values the output holds per real target, along axis 1 (a mean and a variance, say).
         point: from the output to the value it predicts, where that is not the output itself.
         within: where real targets must lie, if not anywhere.
@@ -93,6 +112,8 @@ class Loss:
     minimum: float | None = 0.0
     finish: Callable[[Tensor], Tensor] | None = None
     sum_classes: bool = False
+    region: bool = False
+    example: Callable[[torch.Generator], tuple[Tensor, ...]] | None = None
     heads: int = 1
     point: Callable[[Tensor], Tensor] | None = None
     within: Bounds | None = None
@@ -103,17 +124,24 @@ class Loss:
     detached: str | None = None
     nonmonotone: str | None = None
 
-    def parts(
-        self, output: Tensor, target: Tensor, ignore_index: int = IGNORE_INDEX, **parameters: Any
-    ) -> Parts:
+    @functools.cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the tensors it takes, in order."""
+        given = inspect.signature(self.function).parameters
+        return tuple(name for name in given if name not in self.parameters and name != "kept")
+
+    def parts(self, *inputs: Tensor, ignore_index: int = IGNORE_INDEX, **parameters: Any) -> Parts:
         """Check, upcast, mask, and evaluate; see :data:`Target` for shapes.
 
         Raises:
             ValueError: shapes that do not belong together, a target of the wrong type, labels or
                 probabilities out of range (checked on the CPU in eager mode only), bad parameters.
         """
+        if self.target == "fields":
+            return self._parts_of_fields(inputs, parameters)
+        output, target = inputs
         check_shapes(self, output, target)
-        output = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+        output = upcast(output)
         kept = kept_items(self, target, ignore_index)
         if kept is not None:
             target = torch.where(kept, target, 0)
@@ -121,14 +149,21 @@ class Loss:
         target = as_declared(self, output, target)
         parameters = {k: fitted(self, k, v, output) for k, v in parameters.items()}
         with autocast_off(output):
-            result = self.function(output, target, **parameters)
-        parts = Parts(*result) if isinstance(result, tuple) else Parts(result, None)
+            if self.region:
+                return Parts(*self.function(output, target, kept=kept, **parameters))
+            parts = _as_parts(self.function(output, target, **parameters))
         parts = parts if kept is None else _masked(parts, kept)
         return _summed_over_classes(parts) if self.sum_classes else parts
 
-    def fraction(self, output: Tensor, target: Tensor, **parameters: Any) -> Fraction:
+    def _parts_of_fields(self, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Parts:
+        check_fields(self, inputs)
+        raised = tuple(upcast(field) for field in inputs)
+        with autocast_off(raised[0]):
+            return _as_parts(self.function(*raised, **parameters))
+
+    def fraction(self, *inputs: Tensor, **parameters: Any) -> Fraction:
         """Sum of values and sum of counts, undivided."""
-        return _fraction(self.parts(output, target, **parameters))
+        return _fraction(self.parts(*inputs, **parameters))
 
     def divide(self, fraction: Fraction) -> Tensor:
         """The mean: numerator over denominator, 0 where nothing was counted."""
@@ -161,14 +196,13 @@ def loss(
     def register(function: Callable[..., Any]) -> Callable[..., Tensor]:
         if name in REGISTRY:
             raise ValueError(f"loss '{name}' is registered twice")
-        entry = Loss(name, function, target, source, parameters_of(function), **facts)
+        parameters = {k: v for k, v in parameters_of(function).items() if k != "kept"}
+        entry = Loss(name, function, target, source, parameters, **facts)
         REGISTRY[name] = entry
 
         @functools.wraps(function)
-        def call(
-            output: Tensor, target: Tensor, /, *, reduction: Reduction = "mean", **given: Any
-        ) -> Tensor:
-            return _reduce(entry, reduction, output, target, _checked(entry, given))
+        def call(*inputs: Tensor, reduction: Reduction = "mean", **given: Any) -> Tensor:
+            return _reduce(entry, reduction, inputs, _checked(entry, given))
 
         call.__signature__ = _torch_like(function, entry)  # type: ignore[attr-defined]
         call.__doc__ = f"{inspect.getdoc(function)}\n\nSource: {source}\n"
@@ -198,13 +232,13 @@ class LossModule(nn.Module):
     def _given(self) -> dict[str, Any]:
         return self.settings | {key: getattr(self, key) for key in self.tensors}
 
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """Reduce the loss of the output against the target."""
-        return _reduce(self.entry, self.reduction, output, target, self._given())
+        return _reduce(self.entry, self.reduction, inputs, self._given())
 
-    def fraction(self, output: Tensor, target: Tensor) -> Fraction:
+    def fraction(self, *inputs: Tensor) -> Fraction:
         """Numerator and denominator of the mean, undivided."""
-        return self.entry.fraction(output, target, **self._given())
+        return self.entry.fraction(*inputs, **self._given())
 
     def extra_repr(self) -> str:
         """Name and parameters."""
@@ -242,11 +276,14 @@ def build(name: str, *, reduction: Reduction = "mean", **parameters: Any) -> Los
 def _checked(entry: Loss, given: dict[str, Any]) -> dict[str, Any]:
     """Check against the signature, `ignore_index` included; a list of numbers becomes a tensor."""
     allowed = entry.parameters
-    if entry.target != "real":
+    if entry.target in IGNORING:
         allowed = {**allowed, "ignore_index": Parameter("ignore_index", int, IGNORE_INDEX)}
     checked = check_arguments(entry.name, allowed, given)
     for key, value in checked.items():
-        if allowed[key].annotation is ClassWeight and isinstance(value, str):
+        named = allowed[key].annotation in (ClassWeight, ClassCounts) and isinstance(value, str)
+        if named and allowed[key].annotation is ClassCounts:
+            raise ValueError(f"{entry.name}.{key}: pass the number of items of each class")
+        if named:
             raise ValueError(
                 f"{entry.name}.{key}={value!r} needs class counts: "
                 f"pass losses.class_weight({value!r}, counts)"
@@ -254,6 +291,10 @@ def _checked(entry: Loss, given: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, list) and value:
             checked[key] = torch.tensor(value, dtype=torch.get_default_dtype())
     return checked
+
+
+def _as_parts(result: Tensor | tuple[Tensor, Tensor]) -> Parts:
+    return Parts(*result) if isinstance(result, tuple) else Parts(result, None)
 
 
 def _check_reduction(entry: Loss, reduction: str) -> None:
@@ -265,10 +306,10 @@ def _check_reduction(entry: Loss, reduction: str) -> None:
 
 
 def _reduce(
-    entry: Loss, reduction: str, output: Tensor, target: Tensor, parameters: dict[str, Any]
+    entry: Loss, reduction: str, inputs: tuple[Tensor, ...], parameters: dict[str, Any]
 ) -> Tensor:
     _check_reduction(entry, reduction)
-    parts = entry.parts(output, target, **parameters)
+    parts = entry.parts(*inputs, **parameters)
     if reduction == "none":
         return parts.values
     if reduction == "sum":
@@ -302,10 +343,11 @@ def _summed_over_classes(parts: Parts) -> Parts:
 
 def _torch_like(function: Callable[..., Any], entry: Loss) -> inspect.Signature:
     signature = inspect.signature(function)
-    output, target, *settings = signature.parameters.values()
-    inputs = [p.replace(kind=inspect.Parameter.POSITIONAL_ONLY) for p in (output, target)]
+    given, only = signature.parameters, inspect.Parameter.POSITIONAL_ONLY
+    inputs = [given[name].replace(kind=only) for name in entry.inputs]
+    settings = [given[name] for name in entry.parameters]
     keyword = inspect.Parameter.KEYWORD_ONLY
     extra = [inspect.Parameter("reduction", keyword, default="mean")]
-    if entry.target != "real":
+    if entry.target in IGNORING:
         extra.append(inspect.Parameter("ignore_index", keyword, default=IGNORE_INDEX))
     return signature.replace(parameters=[*inputs, *settings, *extra])

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.arguments import Bounds, ClassWeight, PerClass
+from losses.arguments import Bounds, ClassCounts, ClassWeight, PerClass
 
 if TYPE_CHECKING:
     from losses.core import Loss
 
 IGNORE_INDEX = -100
+IGNORING = ("index", "index or probabilities", "probabilities", "binary")
+"""Kinds of targets in which an item can be marked as not counting."""
 
 
 def check_shapes(entry: "Loss", output: Tensor, target: Tensor) -> None:
@@ -22,7 +24,13 @@ def check_shapes(entry: "Loss", output: Tensor, target: Tensor) -> None:
         raise ValueError(f"{entry.name} needs a floating-point output, got {output.dtype}")
     if entry.sum_classes and output.ndim < 2:
         raise ValueError(f"{entry.name} needs output and target [N, C, ...]; {shapes}")
-    if entry.heads > 1:
+    if entry.target == "boxes":
+        if output.shape != target.shape or output.shape[-1:] != (4,) or output.ndim != 2:
+            raise ValueError(f"{entry.name} needs boxes [N, 4] on both sides; {shapes}")
+    elif entry.target == "labels":
+        if output.ndim != 2 or target.shape != output.shape[:1] or target.is_floating_point():
+            raise ValueError(f"{entry.name} needs output [N, D] and int target [N]; {shapes}")
+    elif entry.heads > 1:
         if output.ndim < 2 or output.shape != (*target.shape[:1], entry.heads, *target.shape[1:]):
             raise ValueError(
                 f"{entry.name} needs output [N, {entry.heads}, ...] and target [N, ...]; {shapes}"
@@ -39,11 +47,28 @@ def check_shapes(entry: "Loss", output: Tensor, target: Tensor) -> None:
         raise ValueError(f"{entry.name} needs output [N, C, ...] and target [N, ...]; {shapes}")
 
 
+def check_fields(entry: "Loss", inputs: tuple[Tensor, ...]) -> None:
+    """Raise ValueError unless there is a tensor for every input, and as many rows in each."""
+    if len(inputs) != len(entry.inputs):
+        raise ValueError(f"{entry.name} needs {', '.join(entry.inputs)}; got {len(inputs)} tensors")
+    if len({t.shape[:1] for t in inputs}) > 1:
+        pairs = zip(entry.inputs, inputs, strict=True)
+        shapes = ", ".join(f"{name} {list(field.shape)}" for name, field in pairs)
+        raise ValueError(f"{entry.name} needs one row per item in each of its inputs; got {shapes}")
+
+
+def upcast(tensor: Tensor) -> Tensor:
+    """Half precision as float32; all else as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
 def as_declared(entry: "Loss", output: Tensor, target: Tensor) -> Tensor:
     """Target in the dtype and encoding the author's function expects; values are checked."""
     if entry.output_within:
         _check_range(entry, output, entry.output_within, f"outputs {entry.output_within}")
-    if entry.target == "real":
+    if entry.target == "labels":
+        return target.long()
+    if entry.target in ("real", "boxes"):
         if entry.within:
             _check_range(entry, target, entry.within, f"targets {entry.within}")
         return target.to(output.dtype)
@@ -66,7 +91,7 @@ def as_declared(entry: "Loss", output: Tensor, target: Tensor) -> Tensor:
 
 def fitted(entry: "Loss", key: str, value: Any, output: Tensor) -> Any:
     """A factor per class in the output's dtype and on its device, its shape checked."""
-    per_class = entry.parameters[key].annotation in (ClassWeight, PerClass)
+    per_class = entry.parameters[key].annotation in (ClassWeight, ClassCounts, PerClass)
     if not (per_class and isinstance(value, Tensor)):
         return value
     if value.shape != output.shape[1:2]:
@@ -102,7 +127,7 @@ def _readable(tensor: Tensor) -> bool:
 
 def kept_items(entry: "Loss", target: Tensor, ignore_index: int) -> Tensor | None:
     """Which items count, or None where all do."""
-    if entry.target == "real" or target.is_floating_point():
+    if entry.target not in IGNORING or target.is_floating_point():
         return None
     if _readable(target) and target.numel():
         smallest, largest = _extremes(target)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import losses
 
@@ -149,6 +150,12 @@ def listed() -> list[Path]:
 def test_the_top_level_holds_only_what_belongs_there():
     top = {path.relative_to(ROOT).parts[0] for path in listed()}
     assert {name for name in top if not name.startswith(".")} <= TOP
+
+
+def test_a_commit_is_checked_by_the_commands_of_the_script():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    script = (ROOT / "scripts" / "test").read_text().replace('"$bin/python"', "python").splitlines()
+    assert {hook["entry"] for hook in hooks} <= set(script)
 
 
 def test_no_file_names_a_machine():

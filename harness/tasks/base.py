@@ -115,8 +115,10 @@ class Task(LightningModule):
         return torch.as_tensor(total)
 
     def _watch(self, values: Tensor, what: str) -> None:
-        # a sum is finite unless a value is not (or all are absurdly large), and costs one pass
-        if not math.isfinite(values.detach().sum().item()):
+        # a sum is finite unless a value is not (or all are absurdly large), and costs one pass;
+        # in half precision it would overflow at 65504
+        wide = torch.promote_types(values.dtype, torch.float32)
+        if not math.isfinite(values.detach().sum(dtype=wide).item()):
             raise Diverged(what, self.global_step)
 
     def _add(self, name: str, value: Tensor) -> None:

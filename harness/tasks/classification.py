@@ -10,7 +10,7 @@ from torchmetrics import classification as tm
 
 from harness.data import Data
 from harness.tasks.base import Task, Yardstick
-from losses import Loss
+from losses import IGNORING, Loss
 
 
 class Brier(MeanMetric):
@@ -99,8 +99,8 @@ class Classification(Task):
 
     @classmethod
     def refusal(cls, loss: Loss, kind: str) -> str | None:
-        if loss.target == "real":
-            return f"{loss.name} compares real values, and a {kind} model gives logits"
+        if loss.target not in IGNORING or loss.region:
+            return f"{loss.name} compares {loss.target}, and a {kind} model gives one row of logits"
         if kind == "multiclass" and loss.target == "binary":
             return f"{loss.name} is for independent yes-or-no targets, and the data is multiclass"
         if kind != "multiclass" and loss.target != "binary":

@@ -16,7 +16,9 @@ class MedianAbsoluteError(CatMetric):
         super().update((prediction - truth).abs().flatten())
 
     def compute(self) -> Tensor:
-        return super().compute().median()
+        errors = super().compute().sort().values
+        # torch's own median is the lower of two in the middle
+        return errors[[(len(errors) - 1) // 2, len(errors) // 2]].mean()
 
 
 class Regression(Task):
@@ -27,7 +29,7 @@ class Regression(Task):
     @classmethod
     def refusal(cls, loss: Loss, kind: str) -> str | None:
         if loss.target != "real":
-            return f"{loss.name} compares classes, and the data is {kind}"
+            return f"{loss.name} compares {loss.target}, and the data is {kind}"
         return None
 
     @classmethod
