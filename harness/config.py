@@ -151,6 +151,8 @@ def outcome(config: RunConfig) -> dict[str, Any]:
 def run_id(config: RunConfig, seed: int) -> str:
     """Identity of a run by content: config, seed, code of its losses, and the recipe's version."""
     sources = {term.loss: losses.source_hash(term.loss) for term in config.objective.terms.values()}
+    if any(term.schemes() for term in config.objective.terms.values()):
+        sources["class_weight"] = losses.code_hash(losses.class_weight)
     content = {"recipe": RECIPE, "config": outcome(config), "seed": seed, "sources": sources}
     if config.objective.mix == "convex":  # p is the share of the second, and keys are sorted below
         content["order"] = list(config.objective.losses())

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from harness.config import RunConfig
 from harness.paths import config_dir
 from harness.prepare import check_fit
 from harness.sweep import request
+from losses.arguments import ClassCounts
 
 
 def doctor(overrides: Sequence[str]) -> int:
@@ -70,7 +72,10 @@ def _writable(store: Path) -> str:
 
 def _losses() -> str:
     for name in losses.names():
-        losses.build(name)
+        declared = losses.get(name).parameters.values()
+        needed = {p.name: [2.0, 1.0] for p in declared if p.annotation == ClassCounts}
+        build: Any = losses.build  # what it takes besides depends on the loss
+        build(name, **needed)
     for name in losses.penalty_names():
         losses.build_penalty(name)
     return f"{len(losses.names())} losses and {len(losses.penalty_names())} penalties build"

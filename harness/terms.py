@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import losses
 from losses.arguments import (
     Bounds,
+    ClassWeight,
     NonNegative,
     Share,
     check_arguments,
@@ -72,6 +73,15 @@ class TermConfig:
         settings = f"({', '.join(given)})" if given else ""
         weight = self.weight if isinstance(self.weight, Schedule) else f"{self.weight:g}"
         return f"{'' if weight == '1' else f'{weight} '}{self.loss}{settings}"
+
+    def schemes(self) -> list[str]:
+        """Parameters that name a scheme of class weights, which needs the data's class counts."""
+        declared = {} if self.biases is not None else losses.get(self.loss).parameters
+        return [
+            name
+            for name, value in self.parameters.items()
+            if isinstance(value, str) and declared[name].annotation == ClassWeight
+        ]
 
     def plain(self) -> dict[str, Any]:
         """As a mapping that `parse_objective` reads back."""

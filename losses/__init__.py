@@ -59,5 +59,5 @@ from losses.regression import (
     rmse,
     smooth_l1,
 )
-from losses.source import source_hash
+from losses.source import code_hash, source_hash
 from losses.weighting import class_weight, pos_weight

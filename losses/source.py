@@ -15,16 +15,21 @@ from losses.penalty import PENALTIES
 
 @functools.cache
 def source_hash(name: str) -> str:
-    """Sha256 of the code of a registered loss or penalty and of every helper of ours it calls.
-
-    Comments, docstrings and layout do not count: only what is computed does.
-    """
+    """Sha256 of the code of a registered loss or penalty and of every helper of ours it calls."""
     entry = REGISTRY.get(name) or PENALTIES[name]
     finish = getattr(entry, "finish", None)
     roots = [entry.function] + ([finish] if inspect.isfunction(finish) else [])
+    return code_hash(*roots)
+
+
+def code_hash(*functions: Callable[..., Any]) -> str:
+    """Sha256 of functions of this package and of every helper in it that they call.
+
+    Comments, docstrings and layout do not count: only what is computed does.
+    """
     seen: dict[str, str] = {}
-    for root in roots:
-        _collect(root, seen)
+    for function in functions:
+        _collect(function, seen)
     return hashlib.sha256("\n".join(seen[key] for key in sorted(seen)).encode()).hexdigest()
 
 

@@ -51,7 +51,8 @@ def test_processes_share_the_batches_of_one(world: int, size: int) -> None:
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:
-    first = [torch.cat(epoch(batches)) for batches in [Batches(part(), 8, seed=3)] * 4]
+    used = Batches(part(), 8, seed=3)
+    first = [torch.cat(epoch(used)) for _ in range(4)]
     torch.manual_seed(99)
     for size in (1, 8, 50):  # the batch size cuts the same order elsewhere
         again = Batches(part(), size, seed=3)
