@@ -115,7 +115,7 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.command == "train":
         from harness.train import multirun, train
 
-        (multirun if chosen.multirun else train)(chosen.overrides)
+        return (multirun if chosen.multirun else train)(chosen.overrides)
     elif chosen.command == "sweep":
         choice = commands.Choice(chosen.retry_failed, chosen.only, chosen.force, chosen.jobs)
         commands.sweep(chosen.name, chosen.overrides, choice)

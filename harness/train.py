@@ -11,33 +11,38 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.compose import compose, expand, register
-from harness.config import RunConfig, check
+from harness.config import RunConfig, check, run_id
 from harness.paths import config_dir
 from harness.record import Record
 from harness.run import check_ready, progress_bar, run_once
 from harness.store import Store, StoreError
 
 
-def train(overrides: Sequence[str]) -> None:
-    """One run: its record, and its metrics on the terminal.
+def train(overrides: Sequence[str]) -> int:
+    """One run: its record, and its metrics on the terminal; 0 if it is done, 1 otherwise.
 
     Raises:
         ValueError: something is wrong with the config; nothing was trained.
     """
     config = compose(overrides)
     check_ready(config)
-    train_one(config)
+    return train_one(config)
 
 
-def train_one(config: RunConfig, *, brief: bool = False) -> None:
-    """Train one checked config, or show the record there is; brief is one line."""
+def train_one(config: RunConfig, *, brief: bool = False) -> int:
+    """Train one checked config, or show the record if it is done; brief is one line."""
     store = Store(config.store)
+    there = store.read(run_id(config, config.seed))
     bar = [progress_bar()] if sys.stderr.isatty() else []
-    record = run_once(config, store, callbacks=bar)
+    again = there is not None and there.status != "done"
+    record = run_once(config, store, force=again, callbacks=bar)
     if record is None:
         print("another process is training this run")
-        return
+        return 1
     print(headline(record) if brief else describe(record, store))
+    if there is not None and not again:
+        print(f"was done on {record.provenance.get('finished', 'an unknown day')}; nothing trained")
+    return 0 if record.status == "done" else 1
 
 
 def headline(record: Record) -> str:
@@ -66,16 +71,19 @@ def describe(record: Record, store: Store) -> str:
     return "\n".join(lines)
 
 
-def multirun(overrides: Sequence[str]) -> None:
+def multirun(overrides: Sequence[str]) -> int:
     """Check every point of the product, then let Hydra train each; what is done is not repeated.
+
+    Returns 0 if all are done, 1 otherwise.
 
     Raises:
         ValueError: some point is wrong; nothing was trained.
         StoreError: the store cannot be written.
     """
     ours = [text for text in overrides if not text.startswith(("hydra.", "hydra/"))]
-    for point in expand(ours):
-        check_ready(compose(point))
+    points = [compose(point) for point in expand(ours)]
+    for point in points:
+        check_ready(point)
     GlobalHydra.instance().clear()
     before, sys.argv = sys.argv, ["lossbench", "--multirun", *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through, to be told in one line
@@ -87,6 +95,8 @@ def multirun(overrides: Sequence[str]) -> None:
         raise StoreError(f"cannot write {error.filename}: {error.strerror}") from error
     finally:
         sys.argv = before
+    records = [Store(point.store).read(run_id(point, point.seed)) for point in points]
+    return 0 if all(record and record.status == "done" for record in records) else 1
 
 
 def job(composed: DictConfig) -> None:

@@ -9,8 +9,8 @@ over gradient-accumulation steps can be put together exactly.
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -29,6 +29,7 @@ from losses.inputs import (
     IGNORE_INDEX,
     IGNORING,
     as_declared,
+    as_field,
     autocast_off,
     check_fields,
     check_shapes,
@@ -92,7 +93,10 @@ class Loss:
         sum_classes: the author's values are per element [N, C, ...]; an item is their sum over C.
         region: the author sums over elements himself: he is given `kept`, a mask of the target's
             shape or None where every element counts, and returns values and counts [N, K].
-        example: for `fields`: from a generator to float64 tensors such as the loss takes.
+        example: for `fields`: from a generator to tensors such as the loss takes, floats in float64.
+        fields: for `fields`: what each input is, `float N T C`, `int N` or `bool N T`; a letter is
+            one size wherever it stands, `...` at an end any further axes, the same everywhere.
+        limits: for `fields`: where the named float inputs must lie, if not anywhere.
         heads: values the output holds per real target, along axis 1 (a mean and a variance, say).
         point: from the output to the value it predicts, where that is not the output itself.
         within: where real targets must lie, if not anywhere.
@@ -100,7 +104,7 @@ class Loss:
         additive: whether the sum over a batch is the sum over its parts.
         saturating: why the gradient vanishes for confident mistakes, if it does.
         unbounded: why large outputs overflow by definition, if they do.
-        detached: which inputs carry no gradient by design, if any.
+        detached: which inputs carry no gradient by design, if any; `fields` by their names.
         nonmonotone: why moving towards the target need not lower it, if so.
     """
 
@@ -114,6 +118,8 @@ class Loss:
     sum_classes: bool = False
     region: bool = False
     example: Callable[[torch.Generator], tuple[Tensor, ...]] | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, Bounds] = field(default_factory=dict)
     heads: int = 1
     point: Callable[[Tensor], Tensor] | None = None
     within: Bounds | None = None
@@ -157,7 +163,7 @@ class Loss:
 
     def _parts_of_fields(self, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Parts:
         check_fields(self, inputs)
-        raised = tuple(upcast(field) for field in inputs)
+        raised = tuple(as_field(given) for given in inputs)
         with autocast_off(raised[0]):
             return _as_parts(self.function(*raised, **parameters))
 

@@ -48,13 +48,45 @@ def check_shapes(entry: "Loss", output: Tensor, target: Tensor) -> None:
 
 
 def check_fields(entry: "Loss", inputs: tuple[Tensor, ...]) -> None:
-    """Raise ValueError unless there is a tensor for every input, and as many rows in each."""
+    """Raise ValueError unless every input is there, of its declared kind, shape and range."""
     if len(inputs) != len(entry.inputs):
         raise ValueError(f"{entry.name} needs {', '.join(entry.inputs)}; got {len(inputs)} tensors")
-    if len({t.shape[:1] for t in inputs}) > 1:
-        pairs = zip(entry.inputs, inputs, strict=True)
-        shapes = ", ".join(f"{name} {list(field.shape)}" for name, field in pairs)
+    given = dict(zip(entry.inputs, inputs, strict=True))
+    shapes = ", ".join(f"{name} {list(field.shape)}" for name, field in given.items())
+    if len({field.shape[:1] for field in inputs}) > 1:
         raise ValueError(f"{entry.name} needs one row per item in each of its inputs; got {shapes}")
+    sizes: dict[str, object] = {}
+    for name, declared in entry.fields.items():
+        kind, *axes = declared.split()
+        if _kind(given[name]) != kind:
+            raise ValueError(f"{entry.name} needs {kind} values in {name}, got {given[name].dtype}")
+        if not _fits(given[name].shape, axes, sizes):
+            wanted = ", ".join(f"{n} [{', '.join(d.split()[1:])}]" for n, d in entry.fields.items())
+            raise ValueError(f"{entry.name} needs {wanted}; got {shapes}")
+    for name, bounds in entry.limits.items():
+        _check_range(entry, given[name], bounds, f"{name} {bounds}")
+
+
+def _fits(shape: torch.Size, axes: list[str], sizes: dict[str, object]) -> bool:
+    """Whether a shape has these axes, given the sizes seen so far, to which its own are added."""
+    named = axes[:-1] if axes[-1] == "..." else axes
+    found: dict[str, object] = dict(zip(named, shape, strict=False))
+    if named is axes and len(shape) != len(axes) or len(shape) < len(named):
+        return False
+    if named is not axes:
+        found["..."] = shape[len(named) :]
+    return all(sizes.setdefault(axis, size) == size for axis, size in found.items())
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.dtype is torch.bool:
+        return "bool"
+    return "float" if tensor.is_floating_point() else "int"
+
+
+def as_field(tensor: Tensor) -> Tensor:
+    """Half precision as float32, integers as int64."""
+    return tensor.long() if _kind(tensor) == "int" else upcast(tensor)
 
 
 def upcast(tensor: Tensor) -> Tensor:

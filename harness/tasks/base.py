@@ -32,12 +32,14 @@ class Diverged(Exception):  # noqa: N818 - a state of the run, not an error of t
 class Yardstick:
     """One metric of a task: which way is better, and the torchmetrics object that computes it.
 
-    `cheap` metrics are evaluated while training, for the curve; the others once, at the end.
+    `cheap` metrics are evaluated while training, for the curve; the others once, at the end. `raw`
+    ones are given the model's outputs, the others what `predict` makes of them.
     """
 
     direction: Direction
     metric: Metric
     cheap: bool = False
+    raw: bool = False
 
 
 class Task(LightningModule):
@@ -62,6 +64,7 @@ class Task(LightningModule):
         yardsticks = self.yardsticks(data)
         self.judges = {name: yardstick.metric for name, yardstick in yardsticks.items()}
         self.cheap = [name for name, yardstick in yardsticks.items() if yardstick.cheap]
+        self.raw = [name for name, yardstick in yardsticks.items() if yardstick.raw]
         self.curve: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}
         self.added = 0
@@ -156,7 +159,7 @@ class Task(LightningModule):
         self._watch(output, "the model's output")
         prediction, truth = self.predict(output), self.truth(target)
         for name in names:
-            self.judges[name].update(prediction, truth)
+            self.judges[name].update(output if name in self.raw else prediction, truth)
 
     def _reset(self, names: Iterable[str]) -> None:
         for name in names:

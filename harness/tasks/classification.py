@@ -28,16 +28,18 @@ class Brier(MeanMetric):
 class NegativeLogLikelihood(MeanMetric):
     """Mean of -log of the probability given to what is true: the reference loss of every arm.
 
-    Probabilities below the smallest normal number count as that number, so one hopeless item costs
-    about 87 nats and not infinity.
+    From logits, since 1 - p has no digits left in float32 where a wrong answer is given with
+    certainty.
     """
 
-    def update(self, prediction: Tensor, truth: Tensor) -> None:  # type: ignore[override]
-        if truth.ndim < prediction.ndim:
-            given = prediction.gather(1, truth.unsqueeze(1)).squeeze(1)
+    def update(self, output: Tensor, truth: Tensor) -> None:  # type: ignore[override]
+        logits = output.float()
+        if truth.ndim < logits.ndim:
+            values = F.cross_entropy(logits, truth, reduction="none")
         else:
-            given = torch.where(truth > 0.5, prediction, 1 - prediction)
-        super().update(-given.clamp_min(torch.finfo(given.dtype).tiny).log())
+            wanted = truth.to(logits)
+            values = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        super().update(values)
 
 
 class TwoClasses(Metric):
@@ -119,7 +121,7 @@ class Classification(Task):
             for name, metric in library.items()
         }
         return judged | {
-            "nll": Yardstick("lower", NegativeLogLikelihood(), cheap=True),
+            "nll": Yardstick("lower", NegativeLogLikelihood(), cheap=True, raw=True),
             "brier": Yardstick("lower", Brier()),
         }
 

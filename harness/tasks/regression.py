@@ -42,7 +42,7 @@ class Regression(Task):
         }
 
     def predict(self, output: Tensor) -> Tensor:
-        return self._in_units(self.objective.point(output.float()))
+        return self._in_units(self.objective.point(output.float())).contiguous()
 
     def truth(self, target: Tensor) -> Tensor:
         return self._in_units(target.float())
