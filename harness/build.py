@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness import data, tasks
-from harness.compose import compose, expand
+from harness.compose import compose, expand, register
 from harness.config import RunConfig, differences, outcome, run_id
 from harness.paths import config_dir
 from harness.plan import Cell, Direction, Plan
@@ -31,6 +31,7 @@ def build_plan(wanted: Request) -> Plan:
     """
     owner = f"sweep {wanted.path.stem}"
     file = read(wanted.path, wanted.overrides)
+    register(wanted.plugins)
     arms = _expand_arms(owner, file.arms)
     if file.baseline not in arms:
         raise ValueError(
@@ -105,7 +106,8 @@ def _shell(wanted: Request) -> str:
     shipped = wanted.path.parent == config_dir() / "sweep"
     name = wanted.path.stem if shipped else str(wanted.path)
     store = [] if str(wanted.store.folder) == "results" else [f"store={wanted.store.folder}"]
-    return shlex.join([name, *wanted.overrides, *store])
+    plugins = [f"plugins=[{','.join(wanted.plugins)}]"] if wanted.plugins else []
+    return shlex.join([name, *wanted.overrides, *store, *plugins])
 
 
 def _expand_arms(owner: str, arms: Mapping[str, list[str]]) -> dict[str, list[str]]:

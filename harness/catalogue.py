@@ -2,14 +2,16 @@
 
 import contextlib
 import hashlib
+import importlib.metadata
 import inspect
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import plugins
 from harness.paths import config_dir
 from harness.store import StoreError, dump_json, write_atomically
 from harness.sweep import PACKAGES
@@ -17,13 +19,13 @@ from harness.sweep import PACKAGES
 Entry = dict[str, Any]
 
 
-def show(group: str, name: str | None) -> None:
-    """Print the table of a group, or one entry of it.
+def show(group: str, name: str | None, files: Sequence[str] = ()) -> None:
+    """Print the table of a group, or one entry of it; plug-in files add their losses.
 
     Raises:
         ValueError: no such entry; the message has the nearest name.
     """
-    entries = catalogue()[group]
+    entries = catalogue(files)[group]
     if name is None:
         print(_table(entries))
         return
@@ -35,21 +37,25 @@ def show(group: str, name: str | None) -> None:
     print(_page(name, entries[name]))
 
 
-def catalogue() -> dict[str, dict[str, Entry]]:
+def catalogue(files: Sequence[str] = ()) -> dict[str, dict[str, Entry]]:
     """All entries by group and name."""
-    path = _cache_path()
+    path = _cache_path(files)
     try:
         found: dict[str, dict[str, Entry]] = json.loads(path.read_text(encoding="utf-8"))
         return found
     except (OSError, ValueError):
+        plugins.load(files)
         made = {"losses": _losses(), "tasks": _tasks(), "data": _data()}
     with contextlib.suppress(StoreError):  # a home that cannot be written costs time, nothing else
         write_atomically(path, dump_json(made))
     return made
 
 
-def _cache_path() -> Path:
-    hashed = hashlib.sha256()
+def _cache_path(files: Sequence[str]) -> Path:
+    packages = [str(entry.dist) for entry in importlib.metadata.entry_points(group=plugins.GROUP)]
+    hashed = hashlib.sha256(" ".join([*files, *packages]).encode())
+    for plugin in map(Path, files):
+        hashed.update(plugin.read_bytes() if plugin.is_file() else b"")
     for folder, pattern in [(p, "*.py") for p in PACKAGES] + [(config_dir(), "*.yaml")]:
         for file in sorted(folder.rglob(pattern)):
             hashed.update(file.read_bytes())

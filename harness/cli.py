@@ -57,9 +57,10 @@ def parser() -> argparse.ArgumentParser:
         ("losses", "list losses and penalties, or describe one"),
         ("tasks", "list tasks, their data and metrics"),
         ("data", "list data sets and their parameters, or describe one"),
+        ("check", "run the conformance suite on a loss, on all, or on those of a Python file"),
     ):
         command(name, words, overrides=False).add_argument(
-            "name", nargs="?", help="describe this one"
+            "words", nargs="*", metavar="NAME", help="one entry; plugins=[FILE.py] adds losses"
         )
     command("doctor", "check versions, devices, disk, store, configs and losses")
     return top
@@ -116,7 +117,7 @@ def _run(chosen: argparse.Namespace) -> int:
         from harness.train import multirun, train
 
         return (multirun if chosen.multirun else train)(chosen.overrides)
-    elif chosen.command == "sweep":
+    if chosen.command == "sweep":
         choice = commands.Choice(chosen.retry_failed, chosen.only, chosen.force, chosen.jobs)
         commands.sweep(chosen.name, chosen.overrides, choice)
     elif chosen.command == "plan":
@@ -130,7 +131,22 @@ def _run(chosen: argparse.Namespace) -> int:
 
         return doctor(chosen.overrides)
     else:
-        from harness.catalogue import show
+        return _describe(chosen.command, chosen.words)
+    return 0
 
-        show(chosen.command, chosen.name)
+
+def _describe(command: str, words: Sequence[str]) -> int:
+    from harness.plugins import words as items
+
+    names = [word for word in words if "=" not in word]
+    files = [items(word.removeprefix("plugins=")) for word in words if word.startswith("plugins=")]
+    if len(names) > 1 or len(names) + len(files) < len(words) or len(files) > 1:
+        raise ValueError(f"{command} takes one name and plugins=[FILE.py], got {' '.join(words)}")
+    if command == "check":
+        from harness.conformance import show as check
+
+        return check(names[0] if names else "all", files[0] if files else ())
+    from harness.catalogue import show
+
+    show(command, names[0] if names else None, files[0] if files else ())
     return 0

@@ -98,6 +98,7 @@ def _train_all(
         wanted.store,
         jobs=jobs,
         trackers=wanted.trackers,
+        plugins=wanted.plugins,
         force=again,
         log=wanted.folder / "workers.log",
     )

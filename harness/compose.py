@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import losses
-from harness import data, models
+from harness import data, models, plugins
 from harness.config import OptimizerConfig, RunConfig, TrainerConfig, check
 from harness.nested import flat
 from harness.paths import config_dir
@@ -27,9 +27,18 @@ from losses.arguments import Parameter, nearest, parameters_of
 GROUPS = ("task", "data", "model", "loss")
 
 
+def register(files: Sequence[str] = ()) -> None:
+    """Put the root and every registered name into Hydra's store, after loading plug-in files."""
+    plugins.load(files)
+    _register_root()
+    store = ConfigStore.instance()
+    for name in losses.names():
+        settings = _defaults(losses.get(name).parameters)
+        store.store(group="loss", name=name, node={name: {"weight": 1.0, **settings}})
+
+
 @functools.cache
-def register() -> None:
-    """Put the root and every registered loss, penalty, data set and model into Hydra's store."""
+def _register_root() -> None:
     store = ConfigStore.instance()
     quiet = [{f"override hydra/{log}_logging": "disabled"} for log in ("job", "hydra")]
     root = {
@@ -40,6 +49,7 @@ def register() -> None:
         "seed": 0,
         "store": "results",
         "trackers": [],
+        "plugins": [],
         "hydra": {
             "output_subdir": None,
             "run": {"dir": "."},
@@ -47,9 +57,6 @@ def register() -> None:
         },
     }
     store.store(name="run", node=root)
-    for name in losses.names():
-        settings = _defaults(losses.get(name).parameters)
-        store.store(group="loss", name=name, node={name: {"weight": 1.0, **settings}})
     for name in losses.penalty_names():
         settings = {"biases": False, **_defaults(losses.get_penalty(name).parameters)}
         store.store(group="loss", name=name, node={name: {"weight": 1.0, **settings}})
@@ -98,6 +105,12 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
+def plugin_files(overrides: Sequence[str]) -> tuple[str, ...]:
+    """What `plugins=` names among the overrides."""
+    named = [text.partition("=")[2] for text in overrides if text.startswith("plugins=")]
+    return plugins.words(named[-1]) if named else ()
+
+
 def expand(overrides: Sequence[str]) -> list[list[str]]:
     """The product of all sweeps among the overrides, in order: `a=1,2 b=3` gives two lists.
 
@@ -122,8 +135,8 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     Raises:
         ValueError: an unknown name or key, a wrong type or value; one line with the nearest name.
     """
-    register()
     parsed = parse(overrides)
+    register(plugin_files(overrides))
     _check_groups(parsed)
     top = {field.name for field in dataclasses.fields(RunConfig)}
     for override in parsed:

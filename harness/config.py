@@ -25,6 +25,9 @@ from losses.arguments import (
     parameters_of,
 )
 
+OWN = ("seed", "store", "trackers", "plugins")
+"""Keys of a run that say nothing about its arm."""
+
 RECIPE = 1
 """Version of what a run computes; raised when the same config would train differently."""
 
@@ -78,14 +81,15 @@ class RunConfig:
     seed: Annotated[int, Bounds(0)] = 0
     store: str = "results"
     trackers: list[str] = field(default_factory=list)
+    plugins: list[str] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
         """As nested plain values."""
         return dataclasses.asdict(self)
 
     def shared(self) -> dict[str, Any]:
-        """What all runs of an arm have in common: everything but seed, store and trackers."""
-        return {k: v for k, v in self.plain().items() if k not in ("seed", "store", "trackers")}
+        """What all runs of an arm have in common: not seed and store, nor trackers and plug-ins."""
+        return {key: value for key, value in self.plain().items() if key not in OWN}
 
     @property
     def objective(self) -> ObjectiveConfig:

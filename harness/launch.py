@@ -71,11 +71,13 @@ class Launch:
         *,
         jobs: int,
         trackers: Sequence[str] = (),
+        plugins: Sequence[str] = (),
         force: bool = False,
         log: Path,
     ) -> None:
         self.todo = collections.deque(runs)
         self.store, self.force, self.trackers, self.log = store, force, list(trackers), log
+        self.plugins = list(plugins)
         self.jobs = min(jobs, len(runs))
         self.answers: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
         self.workers: list[_Worker] = []
@@ -154,7 +156,12 @@ class Launch:
                 self.todo.append(run)
 
     def _job(self, run: PlannedRun) -> dict[str, Any]:
-        own = {"seed": run.seed, "store": str(self.store.folder), "trackers": self.trackers}
+        own = {
+            "seed": run.seed,
+            "store": str(self.store.folder),
+            "trackers": self.trackers,
+            "plugins": self.plugins,
+        }
         return {"config": {**run.config, **own}, "force": self.force}
 
     def _answered(self, worker: _Worker, answer: dict[str, Any]) -> Event | None:

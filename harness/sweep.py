@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.paths import config_dir
 from harness.plan import Cell, Plan
+from harness.plugins import words
 from harness.store import Store, dump_json, write_atomically
 
 PACKAGES = (Path(__file__).resolve().parent, Path(__file__).resolve().parent.parent / "losses")
@@ -49,12 +50,13 @@ def slug(name: str, overrides: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """A sweep somebody asks for: its file, the overrides of all arms, the store and trackers."""
+    """A sweep somebody asks for: file, overrides of all arms, store, trackers and plug-ins."""
 
     path: Path
     overrides: tuple[str, ...]
     store: Store
     trackers: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -68,7 +70,7 @@ class Request:
 
     def digest(self) -> str:
         """Hash of everything a plan is made from: the file, overrides, configs and code."""
-        files = [self.path, *sorted(config_dir().rglob("*.yaml"))]
+        files = [self.path, *map(Path, self.plugins), *sorted(config_dir().rglob("*.yaml"))]
         for package in PACKAGES:
             files += sorted(package.rglob("*.py"))
         parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
@@ -76,8 +78,8 @@ class Request:
 
 
 def request(name: str, overrides: Sequence[str]) -> Request:
-    """Find the sweep's file, and take what is not for the arms (`store=`, `trackers=`) apart."""
-    apart = {"store": "results", "trackers": ""}
+    """Find the sweep's file, and take apart what is not for the arms: store, trackers, plug-ins."""
+    apart = {"store": "results", "trackers": "", "plugins": ""}
     shared = []
     for text in overrides:
         key, _, value = text.partition("=")
@@ -85,8 +87,12 @@ def request(name: str, overrides: Sequence[str]) -> Request:
             apart[key] = value
         else:
             shared.append(text)
-    trackers = tuple(word for word in apart["trackers"].strip("[]").split(",") if word)
-    return Request(find(name), tuple(shared), Store(apart["store"]), trackers)
+    files = words(apart["plugins"])
+    for file in files:
+        if not Path(file).is_file():
+            raise ValueError(f"plugins: there is no file {file}")
+    store = Store(apart["store"])
+    return Request(find(name), tuple(shared), store, words(apart["trackers"]), files)
 
 
 def plan(wanted: Request) -> Plan:

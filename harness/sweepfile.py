@@ -1,5 +1,6 @@
 """The schema of a sweep file, and reading one."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from harness.config import OWN
 from losses.arguments import Bounds, Count, Positive, check_arguments, parameters_of
 
 
@@ -67,6 +69,8 @@ def read(path: Path, overrides: Sequence[str]) -> SweepFile:
             given[key] = _value(text)
     read = SweepFile(**check_arguments(owner, parameters_of(SweepFile), given))
     _check_lists(owner, {"arms": read.arms, "tasks": read.tasks})
+    for texts in (read.overrides, *read.arms.values(), *read.tasks.values()):
+        _check_keys(owner, texts)
     if not read.arms:
         raise ValueError(f"{owner} has no arms")
     if (read.task is None) == (not read.tasks):
@@ -88,6 +92,14 @@ def _value(override: str) -> Any:
 def seeds_of(file: SweepFile) -> list[int]:
     """The seeds a sweep file asks for."""
     return list(range(file.seeds)) if isinstance(file.seeds, int) else list(file.seeds)
+
+
+def _check_keys(owner: str, texts: Sequence[str]) -> None:
+    """Refuse what is not for a file to say: where to write, what code to load, Hydra's own keys."""
+    for text in texts:
+        key = text.lstrip("+~").partition("=")[0]
+        if key in OWN or re.split(r"[./@]", key)[0] == "hydra":
+            raise ValueError(f"{owner}: '{text}' cannot stand in a sweep file")
 
 
 def _check_lists(owner: str, groups: Mapping[str, Mapping[str, Any]]) -> None:

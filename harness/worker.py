@@ -27,6 +27,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=[jobs], daemon=True).start()
+    from harness import plugins
     from harness.config import check
     from harness.run import run_once
     from harness.store import Store, StoreError
@@ -35,6 +36,7 @@ def main() -> None:
     while True:
         job = jobs.get()
         try:
+            plugins.load(job["config"]["plugins"])
             config = check(job["config"])
             record = run_once(config, Store(config.store), force=job["force"])
             status = record.status if record else "held"

@@ -32,6 +32,7 @@ from losses.inputs import (
     as_field,
     autocast_off,
     check_fields,
+    check_own,
     check_shapes,
     fitted,
     kept_items,
@@ -93,10 +94,13 @@ class Loss:
         sum_classes: the author's values are per element [N, C, ...]; an item is their sum over C.
         region: the author sums over elements himself: he is given `kept`, a mask of the target's
             shape or None where every element counts, and returns values and counts [N, K].
-        example: for `fields`: from a generator to tensors such as the loss takes, floats in float64.
+        example: for `fields`: from a generator to tensors such as the loss takes, in float64.
         fields: for `fields`: what each input is, `float N T C`, `int N` or `bool N T`; a letter is
             one size wherever it stands, `...` at an end any further axes, the same everywhere.
         limits: for `fields`: where the named float inputs must lie, if not anywhere.
+        own: tensors that the loss itself learns, named like the function's last positional
+            parameters, and what makes each: a function of keywords, sizes such as `classes` and a
+            `generator`. With `labels` they are class vectors [C, D].
         heads: values the output holds per real target, along axis 1 (a mean and a variance, say).
         point: from the output to the value it predicts, where that is not the output itself.
         within: where real targets must lie, if not anywhere.
@@ -106,6 +110,7 @@ class Loss:
         unbounded: why large outputs overflow by definition, if they do.
         detached: which inputs carry no gradient by design, if any; `fields` by their names.
         nonmonotone: why moving towards the target need not lower it, if so.
+        opaque: why `torch.func.vmap` cannot look into it, nor a GPU run it without waiting, if so.
     """
 
     name: str
@@ -120,6 +125,7 @@ class Loss:
     example: Callable[[torch.Generator], tuple[Tensor, ...]] | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, Bounds] = field(default_factory=dict)
+    own: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     heads: int = 1
     point: Callable[[Tensor], Tensor] | None = None
     within: Bounds | None = None
@@ -129,12 +135,30 @@ class Loss:
     unbounded: str | None = None
     detached: str | None = None
     nonmonotone: str | None = None
+    opaque: str | None = None
 
     @functools.cached_property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the tensors it takes, in order."""
+        """Names of the tensors it takes, in order, without those of its own."""
         given = inspect.signature(self.function).parameters
-        return tuple(name for name in given if name not in self.parameters and name != "kept")
+        others = {*self.parameters, *self.own, "kept"}
+        return tuple(name for name in given if name not in others)
+
+    @functools.cached_property
+    def sizes(self) -> dict[str, Parameter]:
+        """What must be known to make its own tensors, such as the number of classes."""
+        needed = {k: v for make in self.own.values() for k, v in parameters_of(make).items()}
+        return {name: size for name, size in needed.items() if name != "generator"}
+
+    def make_own(
+        self, sizes: Mapping[str, Any], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Fresh tensors of its own; random ones from the generator or else torch's global one."""
+        given = {**sizes, "generator": generator}
+        return {
+            name: make(**{key: given[key] for key in parameters_of(make)})
+            for name, make in self.own.items()
+        }
 
     def parts(self, *inputs: Tensor, ignore_index: int = IGNORE_INDEX, **parameters: Any) -> Parts:
         """Check, upcast, mask, and evaluate; see :data:`Target` for shapes.
@@ -154,6 +178,7 @@ class Loss:
             output = torch.where(over_classes(kept, output), output, 0)
         target = as_declared(self, output, target)
         parameters = {k: fitted(self, k, v, output) for k, v in parameters.items()}
+        check_own(self, output, target, parameters)
         with autocast_off(output):
             if self.region:
                 return Parts(*self.function(output, target, kept=kept, **parameters))
@@ -164,8 +189,9 @@ class Loss:
     def _parts_of_fields(self, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Parts:
         check_fields(self, inputs)
         raised = tuple(as_field(given) for given in inputs)
+        own = {name: parameters[name].to(raised[0].dtype) for name in self.own}
         with autocast_off(raised[0]):
-            return _as_parts(self.function(*raised, **parameters))
+            return _as_parts(self.function(*raised, **(parameters | own)))
 
     def fraction(self, *inputs: Tensor, **parameters: Any) -> Fraction:
         """Sum of values and sum of counts, undivided."""
@@ -208,7 +234,8 @@ def loss(
 
         @functools.wraps(function)
         def call(*inputs: Tensor, reduction: Reduction = "mean", **given: Any) -> Tensor:
-            return _reduce(entry, reduction, inputs, _checked(entry, given))
+            inputs, own = _own_apart(entry, inputs)
+            return _reduce(entry, reduction, inputs, _checked(entry, given) | own)
 
         call.__signature__ = _torch_like(function, entry)  # type: ignore[attr-defined]
         call.__doc__ = f"{inspect.getdoc(function)}\n\nSource: {source}\n"
@@ -225,7 +252,11 @@ class LossModule(nn.Module):
     """
 
     def __init__(
-        self, entry: Loss, parameters: dict[str, Any], reduction: Reduction = "mean"
+        self,
+        entry: Loss,
+        parameters: dict[str, Any],
+        reduction: Reduction = "mean",
+        own: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.entry = entry
@@ -234,6 +265,9 @@ class LossModule(nn.Module):
         self.tensors = [k for k, v in parameters.items() if isinstance(v, Tensor)]
         for key in self.tensors:
             self.register_buffer(key, parameters[key])
+        for key, tensor in (own or {}).items():
+            self.tensors.append(key)
+            self.register_parameter(key, nn.Parameter(tensor))
 
     def _given(self) -> dict[str, Any]:
         return self.settings | {key: getattr(self, key) for key in self.tensors}
@@ -268,15 +302,28 @@ def names() -> list[str]:
     return sorted(REGISTRY)
 
 
-def build(name: str, *, reduction: Reduction = "mean", **parameters: Any) -> LossModule:
+def build(
+    name: str,
+    *,
+    reduction: Reduction = "mean",
+    generator: torch.Generator | None = None,
+    **parameters: Any,
+) -> LossModule:
     """Make a module of a registered loss; sequences of numbers become buffers.
+
+    A loss with tensors of its own also takes the sizes they need, `classes=10, features=64`, and
+    draws them from the generator. They are parameters of the module, for the optimiser to move.
 
     Raises:
         ValueError: unknown loss or parameter, wrong type, or a value out of bounds.
     """
     entry = get(name)
     _check_reduction(entry, reduction)
-    return LossModule(entry, _checked(entry, parameters), reduction)
+    settings = {key: value for key, value in parameters.items() if key not in entry.sizes}
+    sizes = {key: value for key, value in parameters.items() if key in entry.sizes}
+    checked = _checked(entry, settings)
+    own = entry.make_own(check_arguments(name, entry.sizes, sizes), generator)
+    return LossModule(entry, checked, reduction, own)
 
 
 def _checked(entry: Loss, given: dict[str, Any]) -> dict[str, Any]:
@@ -297,6 +344,18 @@ def _checked(entry: Loss, given: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, list) and value:
             checked[key] = torch.tensor(value, dtype=torch.get_default_dtype())
     return checked
+
+
+def _own_apart(
+    entry: Loss, tensors: tuple[Tensor, ...]
+) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """The inputs, and by name the tensors of its own that follow them."""
+    if not entry.own:
+        return tensors, {}
+    wanted, inputs = [*entry.inputs, *entry.own], len(entry.inputs)
+    if len(tensors) != len(wanted):
+        raise ValueError(f"{entry.name} needs {', '.join(wanted)}; got {len(tensors)} tensors")
+    return tensors[:inputs], dict(zip(entry.own, tensors[inputs:], strict=True))
 
 
 def _as_parts(result: Tensor | tuple[Tensor, Tensor]) -> Parts:
@@ -350,7 +409,7 @@ def _summed_over_classes(parts: Parts) -> Parts:
 def _torch_like(function: Callable[..., Any], entry: Loss) -> inspect.Signature:
     signature = inspect.signature(function)
     given, only = signature.parameters, inspect.Parameter.POSITIONAL_ONLY
-    inputs = [given[name].replace(kind=only) for name in entry.inputs]
+    inputs = [given[name].replace(kind=only) for name in (*entry.inputs, *entry.own)]
     settings = [given[name] for name in entry.parameters]
     keyword = inspect.Parameter.KEYWORD_ONLY
     extra = [inspect.Parameter("reduction", keyword, default="mean")]

@@ -66,7 +66,7 @@ def _loss_row(entry: Loss) -> Row:
         f"`{entry.name}`",
         _formula(entry.function),
         _parameters(entry.parameters),
-        entry.target,
+        ", ".join(entry.inputs) if entry.target == "fields" else entry.target,
         entry.source,
         "; ".join(_declared(entry)),
     )
@@ -89,6 +89,8 @@ def _declared(entry: Loss) -> list[str]:
         (entry.heads > 1, f"{entry.heads} outputs per target"),
         (entry.within, f"targets {entry.within}"),
         (entry.output_within, f"outputs {entry.output_within}"),
+        (entry.limits, ", ".join(f"{name} {bounds}" for name, bounds in entry.limits.items())),
+        (entry.opaque, f"not for vmap: {entry.opaque}"),
         (entry.minimum is None, "no fixed minimum"),
         (entry.minimum, f"minimum {entry.minimum}"),
     ]

@@ -71,7 +71,7 @@ def _fits(shape: torch.Size, axes: list[str], sizes: dict[str, object]) -> bool:
     """Whether a shape has these axes, given the sizes seen so far, to which its own are added."""
     named = axes[:-1] if axes[-1] == "..." else axes
     found: dict[str, object] = dict(zip(named, shape, strict=False))
-    if named is axes and len(shape) != len(axes) or len(shape) < len(named):
+    if (named is axes and len(shape) != len(axes)) or len(shape) < len(named):
         return False
     if named is not axes:
         found["..."] = shape[len(named) :]
@@ -122,7 +122,12 @@ def as_declared(entry: "Loss", output: Tensor, target: Tensor) -> Tensor:
 
 
 def fitted(entry: "Loss", key: str, value: Any, output: Tensor) -> Any:
-    """A factor per class in the output's dtype and on its device, its shape checked."""
+    """A factor per class in the output's dtype and on its device, its shape checked.
+
+    A tensor of the loss's own stays on its device, for the optimiser knows it there.
+    """
+    if key in entry.own:
+        return value.to(output.dtype)
     per_class = entry.parameters[key].annotation in (ClassWeight, ClassCounts, PerClass)
     if not (per_class and isinstance(value, Tensor)):
         return value
@@ -132,6 +137,19 @@ def fitted(entry: "Loss", key: str, value: Any, output: Tensor) -> Any:
             f"got shape {list(value.shape)}"
         )
     return value.to(output)
+
+
+def check_own(entry: "Loss", output: Tensor, target: Tensor, given: dict[str, Any]) -> None:
+    """Raise ValueError unless the class vectors, if any, fit the embeddings and the labels."""
+    for name in entry.own:
+        shape = given[name].shape
+        if len(shape) != 2 or shape[1] != output.shape[1]:
+            raise ValueError(
+                f"{entry.name} needs {name} [C, D] for its output [N, D]; "
+                f"got {name} {list(shape)} and output {list(output.shape)}"
+            )
+        classes = Bounds(0, shape[0] - 1)
+        _check_range(entry, target, classes, f"class indices below {shape[0]}")
 
 
 def _check_range(entry: "Loss", tensor: Tensor, bounds: Bounds, what: str) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 from losses.core import REGISTRY
 from losses.penalty import PENALTIES
 
+DESCRIBING = ("source", "minimum", "saturating", "unbounded", "detached", "nonmonotone")
+"""Declarations that describe what is computed and do not change it."""
+
 
 @functools.cache
 def source_hash(name: str) -> str:
@@ -23,28 +26,39 @@ def source_hash(name: str) -> str:
 
 
 def code_hash(*functions: Callable[..., Any]) -> str:
-    """Sha256 of functions of this package and of every helper in it that they call.
+    """Sha256 of functions and of every helper of this package, or beside them, that they call.
 
     Comments, docstrings and layout do not count: only what is computed does.
     """
     seen: dict[str, str] = {}
+    homes = {"losses", *(_home(function) for function in functions)}
     for function in functions:
-        _collect(function, seen)
-    return hashlib.sha256("\n".join(seen[key] for key in sorted(seen)).encode()).hexdigest()
+        _collect(f"{function.__module__}.{function.__qualname__}", function, homes, seen)
+    lines = (f"{key} {seen[key]}" for key in sorted(seen))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _collect(function: Callable[..., Any], seen: dict[str, str]) -> None:
-    function = inspect.unwrap(function)
-    key = f"{function.__module__}.{function.__qualname__}"
-    if key in seen:
-        return
-    seen[key] = _code(function)
-    for called in sorted(_names(function.__code__)):
-        value = function.__globals__.get(called)
-        if inspect.isfunction(value) and value.__module__.split(".")[0] == "losses":
-            _collect(value, seen)
-        elif isinstance(value, int | float | str):
-            seen[f"{function.__module__}.{called}"] = f"{called}={value!r}"
+def _home(function: Callable[..., Any]) -> str:
+    """The package, or the plug-in file, that a function is in."""
+    return function.__module__.split(".")[0]
+
+
+def _collect(key: str, value: Any, homes: set[str], seen: dict[str, str]) -> None:
+    """Note a function of these homes and all it uses, or a constant, a table of them included."""
+    if isinstance(value, int | float | str):
+        seen[key] = repr(value)
+    elif isinstance(value, list | tuple | dict):
+        for name, entry in value.items() if isinstance(value, dict) else enumerate(value):
+            _collect(f"{key}[{name!r}]", entry, homes, seen)
+    elif inspect.isfunction(value) and _home(value) in homes:
+        function = inspect.unwrap(value)
+        if function.__name__ != "<lambda>":
+            key = f"{function.__module__}.{function.__qualname__}"
+        if key not in seen:
+            seen[key] = _code(function)
+            for called in sorted(_names(function.__code__)):
+                used = function.__globals__.get(called)
+                _collect(f"{function.__module__}.{called}", used, homes, seen)
 
 
 def _names(code: CodeType) -> set[str]:
@@ -53,8 +67,14 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _code(function: Callable[..., Any]) -> str:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    source = textwrap.dedent(inspect.getsource(function))
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a lambda within a table
+        return source.strip()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+        if isinstance(node, ast.Call):  # the decorator's, among others
+            node.keywords = [word for word in node.keywords if word.arg not in DESCRIBING]
+    return ast.unparse(tree)  # the same in every version of Python, which a dump is not

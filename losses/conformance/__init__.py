@@ -14,6 +14,7 @@ from torch import Tensor
 from losses.arguments import check_arguments
 from losses.conformance import batches, numbers, use  # noqa: F401 - they fill PROPERTIES
 from losses.conformance.base import PROPERTIES, Counterexample, NotApplicable
+from losses.conformance.fields import BEYOND_FIELDS, OF_FIELDS
 from losses.conformance.samples import settings
 from losses.core import Loss, get
 
@@ -45,8 +46,13 @@ def check(loss: str | Loss, **parameters: Any) -> list[Finding]:
 
 def examine(name: str, entry: Loss) -> Finding:
     """Run one property; whatever is raised inside a loss is a failure of the loss."""
+    properties = PROPERTIES
+    if entry.target == "fields":
+        properties = OF_FIELDS
+        if name in BEYOND_FIELDS:
+            return Finding(name, "does not apply", BEYOND_FIELDS[name])
     try:
-        PROPERTIES[name](entry)
+        properties[name](entry)
     except NotApplicable as reason:
         return Finding(name, "does not apply", str(reason))
     except Counterexample as seen:
@@ -61,8 +67,8 @@ def bind(entry: Loss, **parameters: Any) -> Loss:
     given = check_arguments(entry.name, entry.parameters, settings(entry) | parameters)
 
     @functools.wraps(entry.function)
-    def function(output: Tensor, target: Tensor, **others: Any) -> Tensor | tuple[Tensor, Tensor]:
-        fitted = {k: v.to(output) if isinstance(v, Tensor) else v for k, v in given.items()}
-        return entry.function(output, target, **(fitted | others))
+    def function(*inputs: Tensor, **others: Any) -> Tensor | tuple[Tensor, Tensor]:
+        fitted = {k: v.to(inputs[0]) if isinstance(v, Tensor) else v for k, v in given.items()}
+        return entry.function(*inputs, **(fitted | others))
 
     return replace(entry, function=function)

@@ -78,7 +78,7 @@ def no_mutation(entry: Loss) -> None:
 @prop("determinism")
 def determinism(entry: Loss) -> None:
     """Two equal calls give equal bits under deterministic algorithms."""
-    with _deterministic():
+    with deterministic():
         for sample in samples(entry):
             calls = zip(gradient(entry, sample), gradient(entry, sample), strict=True)
             for first, second in calls:
@@ -86,7 +86,8 @@ def determinism(entry: Loss) -> None:
 
 
 @contextmanager
-def _deterministic() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
+    """A context in which torch refuses to use algorithms that are not deterministic."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
@@ -159,13 +160,13 @@ def state(entry: Loss) -> None:
 
 @prop("documented")
 def documented(entry: Loss) -> None:
-    """There is a formula, a source, the shapes of both inputs, and a line for every parameter."""
+    """There is a formula, a source, the shape of every input, and a line for every parameter."""
     text = inspect.getdoc(entry.function) or ""
     require(":math:`" in text, "the docstring has no formula (:math:)")
     require(entry.source.strip(), "there is no source")
     arguments = text.partition("Args:")[2].partition("Raises:")[0]
-    for position, name in enumerate(inspect.signature(entry.function).parameters):
+    for name in (*entry.inputs, *entry.own, *entry.parameters):
         lines = re.search(rf"^ *{name}: (.*(?:\n {{8}}.*)*)", arguments, re.MULTILINE)
         require(lines, f"the docstring does not describe '{name}'")
-        shape = position >= 2 or (lines and "[" in lines[1])
+        shape = name in entry.parameters or (lines and "[" in lines[1])
         require(shape, f"the docstring gives no shape of '{name}'")

@@ -321,7 +321,7 @@ def test_every_loss_is_a_function_of_the_package(name):
     function, entry = getattr(losses, name), losses.get(name)
     parameters = inspect.signature(function).parameters
     settings = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
-    ignore = [] if entry.target == "real" else ["ignore_index"]
+    ignore = ["ignore_index"] if entry.target in losses.IGNORING else []
     assert settings == [*entry.parameters, "reduction", *ignore]
     assert function.__doc__.startswith(inspect.getdoc(entry.function))
     assert entry.source in function.__doc__
