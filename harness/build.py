@@ -78,6 +78,8 @@ def _cells(
     """Push a batch through every arm, so that what cannot train is refused before anything does."""
     probes = {}
     for arm, config in by_arm.items():
+        if config.trainer.devices > 1:
+            raise ValueError(f"{owner}, arm {arm}: several devices per run work with train alone")
         try:
             check_trainer(config)
             probes[arm] = probe(dataclasses.replace(config, seed=seeds[0]))

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import logging
+import os
 import time
 import traceback
 import warnings
@@ -51,6 +52,11 @@ def _timed_fit(config: RunConfig, epochs: int) -> float:
     return time.perf_counter() - started
 
 
+def follows() -> bool:
+    """Whether this process was started by the first one of a run on several devices."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
 def run_once(
     config: RunConfig,
     store: Store,
@@ -63,6 +69,9 @@ def run_once(
     Raises:
         StoreError: the store cannot be read or written.
     """
+    if follows():
+        run(config, store)
+        return None
     identity = run_id(config, config.seed)
     with store.claim(identity) as free:
         if not free:
@@ -87,7 +96,11 @@ def run(config: RunConfig, store: Store, *, callbacks: Sequence[Callback] = ()) 
     }
     folder = store.run_folder(facts["id"])
     group = f"{config.task.name}/{config.data['name']}"
-    mirrors = open_trackers(config.trackers, folder, facts["id"], facts["config"], group)
+    mirrors = (
+        []
+        if follows()
+        else open_trackers(config.trackers, folder, facts["id"], facts["config"], group)
+    )
     try:
         _train(config, facts, [*callbacks, _Mirror(mirrors)])
         facts["status"] = "done"
@@ -102,7 +115,8 @@ def run(config: RunConfig, store: Store, *, callbacks: Sequence[Callback] = ()) 
     facts["provenance"]["finished"] = _now()
     seconds = facts.get("seconds", {})
     record = Record(**facts | {"seconds": {**seconds, "total": time.perf_counter() - started}})
-    store.write(record)
+    if not follows():
+        store.write(record)
     for mirror in mirrors:
         mirror.finish(record.status, record.metrics)
     return record
@@ -224,6 +238,7 @@ def _provenance(config: RunConfig) -> dict[str, Any]:
         **provenance.code_version(),
         "versions": provenance.versions(),
         **provenance.machine(device, config.trainer.threads),
+        "devices": config.trainer.devices,
         "started": _now(),
     }
 

@@ -14,7 +14,7 @@ from harness.compose import compose, expand, register
 from harness.config import RunConfig, check, run_id
 from harness.paths import config_dir
 from harness.record import Record
-from harness.run import check_ready, progress_bar, run_once
+from harness.run import check_ready, follows, progress_bar, run_once
 from harness.store import Store, StoreError
 
 
@@ -36,6 +36,8 @@ def train_one(config: RunConfig, *, brief: bool = False) -> int:
     bar = [progress_bar()] if sys.stderr.isatty() else []
     again = there is not None and there.status != "done"
     record = run_once(config, store, force=again, callbacks=bar)
+    if follows():
+        return 0
     if record is None:
         print("another process is training this run")
         return 1
