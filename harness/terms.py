@@ -42,8 +42,8 @@ class Schedule:
     def at(self, progress: float) -> float:
         """Value when the share `progress` of all steps is done.
 
-        >>> Schedule("linear", start=1, end=3).at(0.25), Schedule("cosine").at(0.5)
-        (1.5, 0.5)
+        >>> Schedule("linear", start=1, end=3).at(0.25), Schedule("cosine", end=2).at(1.0)
+        (1.5, 2.0)
         """
         if self.schedule == "step":
             return self.end if progress >= self.until else self.start

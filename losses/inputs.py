@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from losses.core import Loss
 
 IGNORE_INDEX = -100
-IGNORING = ("index", "index or probabilities", "probabilities", "binary")
+IGNORING = ("index", "index or probabilities", "probabilities", "ordinal", "binary")
 """Kinds of targets in which an item can be marked as not counting."""
+
+
+AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")  # to ask torch for them breaks compiling in 2.11
 
 
 def check_shapes(entry: "Loss", output: Tensor, target: Tensor) -> None:
@@ -38,39 +41,48 @@ def check_shapes(entry: "Loss", output: Tensor, target: Tensor) -> None:
     elif entry.target in ("binary", "real"):
         if output.shape != target.shape:
             raise ValueError(f"{entry.name} needs output and target of one shape; {shapes}")
-    elif target.is_floating_point():
-        if entry.target == "index":
+    elif target.is_floating_point() and entry.target != "place":
+        if entry.target in ("index", "ordinal"):
             raise ValueError(f"{entry.name} needs class indices (int64), got {target.dtype}")
         if output.ndim < 2 or output.shape != target.shape:
             raise ValueError(f"{entry.name} needs probabilities of the output's shape; {shapes}")
     elif output.ndim < 2 or output.shape[:1] + output.shape[2:] != target.shape:
-        raise ValueError(f"{entry.name} needs output [N, C, ...] and target [N, ...]; {shapes}")
+        columns = {"ordinal": "C - 1", "place": "K"}.get(entry.target, "C")
+        raise ValueError(
+            f"{entry.name} needs output [N, {columns}, ...] and target [N, ...]; {shapes}"
+        )
 
 
-def check_fields(entry: "Loss", inputs: tuple[Tensor, ...]) -> None:
+def check_fields(entry: "Loss", inputs: tuple[Tensor, ...], own: dict[str, Tensor]) -> None:
     """Raise ValueError unless every input is there, of its declared kind, shape and range."""
     if len(inputs) != len(entry.inputs):
         raise ValueError(f"{entry.name} needs {', '.join(entry.inputs)}; got {len(inputs)} tensors")
-    given = dict(zip(entry.inputs, inputs, strict=True))
+    given = dict(zip(entry.inputs, inputs, strict=True)) | own
     shapes = ", ".join(f"{name} {list(field.shape)}" for name, field in given.items())
     if len({field.shape[:1] for field in inputs}) > 1:
         raise ValueError(f"{entry.name} needs one row per item in each of its inputs; got {shapes}")
-    sizes: dict[str, object] = {}
+    sizes: dict[str, Any] = {}
     for name, declared in entry.fields.items():
         kind, *axes = declared.split()
+        kind, _, axis = kind.partition("<")
         if _kind(given[name]) != kind:
             raise ValueError(f"{entry.name} needs {kind} values in {name}, got {given[name].dtype}")
         if not _fits(given[name].shape, axes, sizes):
             wanted = ", ".join(f"{n} [{', '.join(d.split()[1:])}]" for n, d in entry.fields.items())
             raise ValueError(f"{entry.name} needs {wanted}; got {shapes}")
+        if axis:  # `C` for indices into it, `=T` for lengths along it
+            size = sizes[axis.lstrip("=")]
+            highest = size if axis.startswith("=") else size - 1
+            what = f"{name} from 0 to {highest} ({axis.lstrip('=')} is {size})"
+            _check_range(entry, given[name], Bounds(0, highest), what)
     for name, bounds in entry.limits.items():
         _check_range(entry, given[name], bounds, f"{name} {bounds}")
 
 
-def _fits(shape: torch.Size, axes: list[str], sizes: dict[str, object]) -> bool:
+def _fits(shape: torch.Size, axes: list[str], sizes: dict[str, Any]) -> bool:
     """Whether a shape has these axes, given the sizes seen so far, to which its own are added."""
     named = axes[:-1] if axes[-1] == "..." else axes
-    found: dict[str, object] = dict(zip(named, shape, strict=False))
+    found: dict[str, Any] = dict(zip(named, shape, strict=False))
     if (named is axes and len(shape) != len(axes)) or len(shape) < len(named):
         return False
     if named is not axes:
@@ -107,13 +119,17 @@ def as_declared(entry: "Loss", output: Tensor, target: Tensor) -> Tensor:
     if entry.target == "binary":
         _check_range(entry, target, Bounds(0, 1), "targets in [0, 1]")
         return target.to(output.dtype)
+    if entry.target == "place":
+        last = output.shape[1] - 1
+        _check_range(entry, target, Bounds(0, last), f"places from 0 to {last}")
+        return target.to(output.dtype)
     if target.is_floating_point():
         _check_range(entry, target, Bounds(0, 1), "probabilities in [0, 1]")
         if _readable(target):
             sums = target.sum(1)
             _check_range(entry, sums, Bounds(0.99, 1.01), "probabilities that sum to 1 over C")
         return target.to(output.dtype)
-    classes = output.shape[1]
+    classes = output.shape[1] + (entry.target == "ordinal")
     _check_range(entry, target, Bounds(0, classes - 1), f"class indices below {classes}")
     target = target.long()
     if entry.target == "probabilities":
@@ -150,6 +166,17 @@ def check_own(entry: "Loss", output: Tensor, target: Tensor, given: dict[str, An
             )
         classes = Bounds(0, shape[0] - 1)
         _check_range(entry, target, classes, f"class indices below {shape[0]}")
+
+
+def check_counts(path: str, counts: Any) -> None:
+    """Raise ValueError unless there are items of some class; tensors on the CPU are looked at."""
+    if isinstance(counts, str):
+        raise ValueError(f"{path}: pass the number of items of each class")
+    if isinstance(counts, Tensor) and not _readable(counts):
+        return
+    numbers = torch.as_tensor(counts)
+    if not bool(((numbers >= 0) & numbers.isfinite()).all() & (numbers > 0).any()):
+        raise ValueError(f"{path} must be finite, >= 0, and above 0 somewhere, got {counts!r}")
 
 
 def _check_range(entry: "Loss", tensor: Tensor, bounds: Bounds, what: str) -> None:
@@ -194,6 +221,6 @@ def over_classes(kept: Tensor, output: Tensor) -> Tensor:
 def autocast_off(output: Tensor) -> contextlib.AbstractContextManager[object]:
     """A context in which the maths runs in the dtype it is given."""
     device = output.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device in AUTOCAST_DEVICES and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()

@@ -100,7 +100,7 @@ class Task(LightningModule):
     def forward(self, inputs: Tensor) -> Tensor:
         output: Tensor = self.model(inputs)
         if self.objective.heads > 1 and self.data.outputs > 1:
-            output = output.view(len(output), self.objective.heads, -1)  # [N, heads, K]
+            output = output.reshape(len(output), self.objective.heads, -1)  # [N, heads, K]
         return output
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
@@ -148,8 +148,9 @@ class Task(LightningModule):
         self.eval()
         self._reset(self.judges)
         with torch.no_grad():
-            for batch in Batches(part.to(self.device), EVALUATION_BATCH):
-                self._judge(batch, self.judges)
+            for inputs, target in Batches(part.to(self.device), EVALUATION_BATCH):
+                # in float64 where the model is, as the Trainer does while training
+                self._judge((inputs.to(self.dtype), target), self.judges)
         self.train(was_training)
         return {name: float(metric.compute()) for name, metric in self.judges.items()}
 

@@ -159,6 +159,7 @@ def test_mlflow_holds_the_curve_the_config_and_the_end(tmp_path, monkeypatch):
         "lr": "0.1",
         "loss.focal.weight": "0.5",
         "loss.focal.gamma": "2.0",
+        "empty": "{}",
     }
     history = client.get_metric_history(first.info.run_id, "train/loss")
     assert [point.step for point in history] == [10, 20]
