@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness import data, tasks
@@ -18,8 +19,6 @@ from losses.arguments import nearest
 
 Resolved = dict[str, dict[str, RunConfig]]
 """Config by task and arm."""
-OF_NO_ARM = ("seed", "store", "trackers")
-"""What a sweep decides for all its runs, so that an arm must not."""
 
 
 def build_plan(wanted: Request) -> Plan:
@@ -138,11 +137,6 @@ def _label(override: str) -> str:
 
 
 def _compose(owner: str, overrides: Sequence[str]) -> RunConfig:
-    for text in overrides:
-        if text.lstrip("+").partition("=")[0] in OF_NO_ARM:
-            raise ValueError(
-                f"{owner}: '{text}' is not for arms: a sweep takes seeds=N, store=PATH"
-            )
     try:
         config = compose(overrides)
         check_fit(config, tasks.get(config.task.name))
@@ -190,4 +184,4 @@ def _watched(resolved: Resolved) -> dict[str, str]:
     paths = {
         c.data["path"] for by_arm in resolved.values() for c in by_arm.values() if "path" in c.data
     }
-    return {path: data.file_hash(path) for path in sorted(paths)}
+    return {str(Path(path).expanduser()): data.file_hash(path) for path in sorted(paths)}

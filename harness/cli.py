@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lossbench: {error}", file=sys.stderr)
         return 1
     except (Stopped, KeyboardInterrupt) as stop:
-        print(f"\nlossbench: {stop or 'stopped'}", file=sys.stderr)
+        print(f"\nlossbench: {str(stop) or 'stopped; the same command goes on'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

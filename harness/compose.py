@@ -101,7 +101,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         try:
             parsed.append(parser.parse_override(text))
         except HydraException as error:
-            raise ValueError(f"cannot read '{text}': an override is key=value") from error
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"cannot read '{text}' as key=value: {reason}") from error
     return parsed
 
 

@@ -72,10 +72,12 @@ def _writable(store: Path) -> str:
 
 def _losses() -> str:
     for name in losses.names():
-        declared = losses.get(name).parameters.values()
-        needed = {p.name: [2.0, 1.0] for p in declared if p.annotation == ClassCounts}
-        build: Any = losses.build  # what it takes besides depends on the loss
-        build(name, **needed)
+        entry = losses.get(name)
+        needed: dict[str, Any] = dict.fromkeys(entry.sizes, 2)  # of tensors it learns
+        for parameter in entry.parameters.values():
+            if parameter.annotation == ClassCounts:
+                needed[parameter.name] = [2.0, 1.0]
+        losses.build(name, **needed)
     for name in losses.penalty_names():
         losses.build_penalty(name)
     return f"{len(losses.names())} losses and {len(losses.penalty_names())} penalties build"

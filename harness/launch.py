@@ -43,6 +43,11 @@ class _Worker:
     run: PlannedRun | None = None
     ready: bool = False
 
+    def hang_up(self) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # it may be dead already
+            self.process.stdin.close()
+
     def send(self, job: dict[str, Any], run: PlannedRun) -> None:
         assert self.process.stdin is not None
         self.run = run
@@ -110,9 +115,7 @@ class Launch:
     def stop(self) -> None:
         """End all workers at once; what they were training is not recorded."""
         for worker in self.workers:
-            assert worker.process.stdin is not None
-            with contextlib.suppress(OSError):
-                worker.process.stdin.close()
+            worker.hang_up()
         for worker in self.workers:
             try:
                 worker.process.wait(timeout=5)
@@ -125,7 +128,7 @@ class Launch:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", SERVE.format(path=sys.path)],
+                [sys.executable, "-c", SERVE.format(path=[*map(str, sys.path)])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -138,8 +141,9 @@ class Launch:
 
     def _read(self, worker: _Worker) -> None:
         assert worker.process.stdout is not None
-        for line in worker.process.stdout:
-            self.answers.put((worker, json.loads(line)))
+        with worker.process.stdout as lines:
+            for line in lines:
+                self.answers.put((worker, json.loads(line)))
         self.answers.put((worker, None))
 
     def _feed(self) -> None:
@@ -180,6 +184,7 @@ class Launch:
 
     def _died(self, worker: _Worker) -> Event | None:
         self.workers.remove(worker)
+        worker.hang_up()
         code = worker.process.wait()
         if not worker.ready:
             raise LaunchError(f"a worker could not start (exit code {code}); see {self.log}")

@@ -70,6 +70,11 @@ class Objective(nn.Module):
         """Values the model gives per target."""
         return next(iter(self._compared())).heads
 
+    def outputs(self, outputs: int) -> int:
+        """Numbers the model gives per item, for data that plainly need so many."""
+        ordinal = next(iter(self._compared())).target == "ordinal"  # thresholds between classes
+        return outputs - 1 if ordinal else outputs * self.heads
+
     def _compared(self) -> list[losses.Loss]:
         return [losses.get(term.loss) for term in self.config.losses().values()]
 

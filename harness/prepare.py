@@ -42,7 +42,7 @@ def prepare(config: RunConfig) -> Prepared:
     model = models.build(
         config.model["name"],
         tuple(loaded.train.inputs.shape[1:]),
-        loaded.outputs * objective.heads,
+        objective.outputs(loaded.outputs),
         seed=seeds["init"],
         **_without_name(config.model),
     )

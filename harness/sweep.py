@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,9 +44,10 @@ def slug(name: str, overrides: Sequence[str]) -> str:
     """
     full = "@".join([name, ",".join(sorted(overrides))]) if overrides else name
     safe = re.sub(r"[^\w.=,@+-]", "_", full)
-    if safe == full and len(safe) <= 100:
+    if safe == full and len(safe.encode()) <= 100 and safe.strip("."):
         return safe
-    return f"{safe[:80]}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+    short = safe.encode()[:80].decode(errors="ignore")  # folders' names are limited in bytes
+    return f"{short}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,15 @@ class Request:
         return self.store.sweep_folder(self.name)
 
     def digest(self) -> str:
-        """Hash of everything a plan is made from: the file, overrides, configs and code."""
+        """Hash of all a plan is made from: file, overrides, configs, code, what `oc.env` reads."""
         files = [self.path, *map(Path, self.plugins), *sorted(config_dir().rglob("*.yaml"))]
         for package in PACKAGES:
             files += sorted(package.rglob("*.py"))
         parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        read = re.findall(
+            rb"oc\.env:\s*(\w+)", self.path.read_bytes() + repr(self.overrides).encode()
+        )
+        parts += [str(os.environ.get(name.decode())) for name in read]
         return hashlib.sha256("\n".join([*self.overrides, *parts]).encode()).hexdigest()
 
 
@@ -91,7 +97,7 @@ def request(name: str, overrides: Sequence[str]) -> Request:
     for file in files:
         if not Path(file).is_file():
             raise ValueError(f"plugins: there is no file {file}")
-    store = Store(apart["store"])
+    store = Store(apart["store"].strip("'\""))
     return Request(find(name), tuple(shared), store, words(apart["trackers"]), files)
 
 

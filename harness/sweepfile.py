@@ -70,7 +70,8 @@ def read(path: Path, overrides: Sequence[str]) -> SweepFile:
     read = SweepFile(**check_arguments(owner, parameters_of(SweepFile), given))
     _check_lists(owner, {"arms": read.arms, "tasks": read.tasks})
     for texts in (read.overrides, *read.arms.values(), *read.tasks.values()):
-        _check_keys(owner, texts)
+        _check_keys(owner, texts, "cannot stand in a sweep file")
+    _check_keys(owner, overrides, "is not for a sweep, which takes seeds=N, store=PATH")
     if not read.arms:
         raise ValueError(f"{owner} has no arms")
     if (read.task is None) == (not read.tasks):
@@ -94,12 +95,12 @@ def seeds_of(file: SweepFile) -> list[int]:
     return list(range(file.seeds)) if isinstance(file.seeds, int) else list(file.seeds)
 
 
-def _check_keys(owner: str, texts: Sequence[str]) -> None:
-    """Refuse what is not for a file to say: where to write, what code to load, Hydra's own keys."""
+def _check_keys(owner: str, texts: Sequence[str], why: str) -> None:
+    """Refuse what is not for an arm to say: where to write, what code to load, Hydra's own keys."""
     for text in texts:
         key = text.lstrip("+~").partition("=")[0]
         if key in OWN or re.split(r"[./@]", key)[0] == "hydra":
-            raise ValueError(f"{owner}: '{text}' cannot stand in a sweep file")
+            raise ValueError(f"{owner}: '{text}' {why}")
 
 
 def _check_lists(owner: str, groups: Mapping[str, Mapping[str, Any]]) -> None:

@@ -10,7 +10,26 @@ from losses.arguments import (
     Positive,
     Share,
 )
+from losses.boundary import (
+    binary_boundary,
+    border_weight,
+    boundary,
+    cl_dice,
+    edge_distance,
+    hausdorff_dt,
+    signed_distance,
+)
+from losses.boxes import (
+    alpha_iou,
+    ciou,
+    diou,
+    eiou,
+    giou,
+    iou,
+    unitbox,
+)
 from losses.classification import (
+    asymmetric,
     bce,
     binary_focal,
     brier,
@@ -20,10 +39,27 @@ from losses.classification import (
     multilabel_bce,
     multilabel_soft_margin,
     nll,
+    poly1,
 )
 from losses.core import Fraction, Loss, LossModule, build, get, loss, names
+from losses.distillation import distillation, dkd
 from losses.divergence import jeffreys, jensen_shannon, kl, reverse_kl, skew_js, skew_kl
+from losses.embedding import contrastive, cosine_embedding, triplet
+from losses.generative import (
+    gan_discriminator,
+    gan_generator,
+    gan_generator_saturating,
+    gradient_penalty,
+    hinge_discriminator,
+    hinge_generator,
+    lsgan_discriminator,
+    lsgan_generator,
+    vae_kl,
+    wgan_critic,
+    wgan_generator,
+)
 from losses.inputs import IGNORING
+from losses.longtail import balanced_softmax, ldam, logit_adjusted
 from losses.margin import (
     binary_perceptron,
     hinge,
@@ -34,6 +70,9 @@ from losses.margin import (
     soft_margin,
     squared_hinge,
 )
+from losses.metric import batch_hard, circle, multi_similarity, sup_con
+from losses.noise import bi_tempered, gce, symmetric_ce
+from losses.ordinal import coral, corn
 from losses.penalty import (
     Penalty,
     PenaltyModule,
@@ -46,7 +85,19 @@ from losses.penalty import (
     penalty,
     penalty_names,
 )
+from losses.pixels import (
+    balanced_bce,
+    combo,
+    lovasz,
+    lovasz_hinge,
+    sensitivity_specificity,
+    squared_sensitivity_specificity,
+)
+from losses.preference import dapo, dpo, dr_grpo, grpo, ipo, kto, orpo, ppo_clip, simpo
+from losses.proxy import arcface, cosface, normalised_softmax, proxy_anchor, proxy_nca
+from losses.quality import distribution_focal, quality_focal, varifocal
 from losses.regression import (
+    beta_nll,
     gaussian_nll,
     huber,
     log_cosh,
@@ -58,6 +109,22 @@ from losses.regression import (
     quantile,
     rmse,
     smooth_l1,
+    tweedie,
 )
+from losses.restoration import Perceptual, charbonnier, ms_ssim, ssim, total_variation
+from losses.segmentation import (
+    binary_dice,
+    binary_focal_tversky,
+    binary_jaccard,
+    binary_tversky,
+    dice,
+    focal_tversky,
+    generalised_dice,
+    jaccard,
+    log_cosh_dice,
+    tversky,
+)
+from losses.sequence import ctc, hierarchical_softmax, perplexity
 from losses.source import code_hash, source_hash
+from losses.views import barlow_twins, clip, learned_clip, nt_xent, siglip, vicreg
 from losses.weighting import class_weight, pos_weight

@@ -1,9 +1,11 @@
-"""Losses of class probabilities: cross-entropy in its forms, focal, Brier.
+"""Losses of class probabilities: cross-entropy in its forms, focal, asymmetric, Brier.
 
 In the formulas y is the target. For C classes p is the softmax of the logits over axis 1 and t the
 true class; for binary and multilabel targets p is the sigmoid of the logits. Binary targets are 0,
 1, or a probability between them.
 """
+
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -126,7 +128,33 @@ def focal(
     rivals = logits.scatter(1, index, torch.finfo(logits.dtype).min)  # [N, C, ...]
     best = rivals.amax(1, keepdim=True).detach()  # the sum of the rivals less this keeps its digits
     log_odds = logits.gather(1, index) - best - (rivals - best).logsumexp(1, keepdim=True)
-    return weighted(_focal(log_odds.squeeze(1), gamma), target, class_weight, normalizer)
+    return weighted(focal_term(log_odds.squeeze(1), gamma), target, class_weight, normalizer)
+
+
+@loss("poly1", target="index", source="Leng et al. 2022, arXiv:2204.12511")
+def poly1(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    epsilon: Annotated[float, Bounds(-1)] = 1.0,
+    class_weight: ClassWeight = None,
+    normalizer: Normalizer = "weight",
+) -> Parts:
+    r"""Cross-entropy with its first power changed, :math:`w_t (-\log p_t + \epsilon (1 - p_t))`.
+
+    Cross-entropy is the sum of :math:`(1 - p_t)^j / j`; this adds to the term j = 1, which pulls
+    hardest on items that are nearly right. Above 0 that makes sure predictions surer, below 0 less
+    so, where cross-entropy overfits.
+
+    Args:
+        logits: unnormalised scores, float [N, C, ...].
+        target: class indices, int [N, ...].
+        epsilon: what is added to the first coefficient, at least -1; 0 is cross-entropy.
+        class_weight: factor per class w [C].
+        normalizer: see :func:`cross_entropy`.
+    """
+    values = F.cross_entropy(logits, target, reduction="none")
+    return weighted(values - epsilon * torch.expm1(-values), target, class_weight, normalizer)
 
 
 @loss("binary_focal", target="binary", source="Lin et al. 2017, arXiv:1708.02002, eq. 5")
@@ -146,19 +174,20 @@ def binary_focal(
         gamma: focusing strength; 0 is plain binary cross-entropy.
         alpha: share of the positive part; None leaves both factors out.
     """
-    positive, negative = _focal(logits, gamma), _focal(-logits, gamma)
+    positive, negative = focal_term(logits, gamma), focal_term(-logits, gamma)
     if alpha is not None:
         positive, negative = alpha * positive, (1 - alpha) * negative
-    return target * positive + (1 - target) * negative
+    return torch.lerp(negative, positive, target)
 
 
-def _focal(log_odds: Tensor, gamma: float) -> Tensor:
+def focal_term(log_odds: Tensor, gamma: float) -> Tensor:
     """(1 - p)^gamma (-log p) for p of these log-odds.
 
     The power is taken in log space: 1 - p loses its digits near p = 1, and its power of a gamma
     below 1 has an infinite gradient at 0.
     """
-    return torch.exp(gamma * F.logsigmoid(-log_odds)) * -F.logsigmoid(log_odds)
+    log_p = F.logsigmoid(log_odds)
+    return torch.exp(gamma * (log_p - log_odds)) * -log_p if gamma else -log_p
 
 
 @loss(
@@ -243,3 +272,47 @@ def multilabel_soft_margin(logits: Tensor, target: Tensor) -> Tensor:
     """
     values = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return values / logits.shape[1]
+
+
+@loss(
+    "asymmetric",
+    target="binary",
+    source="Ridnik et al. 2021, arXiv:2009.14119",
+    sum_classes=True,
+    saturating="with a margin, a negative label costs at most -log margin, however sure the model",
+)
+def asymmetric(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    positive_gamma: NonNegative = 0.0,
+    negative_gamma: NonNegative = 4.0,
+    margin: Annotated[float, Bounds(0, 1, high_open=True)] = 0.05,
+) -> Tensor:
+    r"""Binary cross-entropy of every label, its many negatives turned down more, summed over them,
+    :math:`-\sum_c y_c (1 - p_c)^{\gamma_+} \log p_c + (1 - y_c)\, \tilde p_c^{\gamma_-}
+    \log(1 - \tilde p_c),\ \tilde p = \max(p - m, 0)`.
+
+    For many labels of which an item has few. Negatives below the margin cost nothing, and those
+    that the model is sure of lose their gradient, as labels that were probably forgotten; positives
+    keep theirs, however far off. Without margin, and with one gamma, it is the sum of
+    :func:`binary_focal`.
+
+    Args:
+        logits: log-odds per label, float [N, C, ...].
+        target: 0, 1 or between, [N, C, ...].
+        positive_gamma: focusing strength of positives.
+        negative_gamma: focusing strength of negatives.
+        margin: m, the probability below which a negative costs nothing.
+    """
+    positive = focal_term(logits, positive_gamma)
+    return torch.lerp(_shifted_focal_term(logits, negative_gamma, margin), positive, target)
+
+
+def _shifted_focal_term(logits: Tensor, gamma: float, margin: float) -> Tensor:
+    """p^gamma (-log(1 - p)) for p of these logits less the margin, 0 where that is below 0."""
+    if margin == 0:
+        return focal_term(-logits, gamma)
+    rest = (torch.sigmoid(-logits) + margin).clamp(max=1)  # 1 - p, and above 0 at every logit
+    p = (1 - rest).clamp(min=torch.finfo(rest.dtype).tiny)  # its power has a gradient even at 0
+    return p**gamma * -rest.log()

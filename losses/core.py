@@ -31,6 +31,7 @@ from losses.inputs import (
     as_declared,
     as_field,
     autocast_off,
+    check_counts,
     check_fields,
     check_own,
     check_shapes,
@@ -45,6 +46,8 @@ Target = Literal[
     "index",
     "index or probabilities",
     "probabilities",
+    "ordinal",
+    "place",
     "binary",
     "real",
     "boxes",
@@ -56,6 +59,9 @@ Target = Literal[
 - `index`: output [N, C, ...], target int [N, ...] holding class indices.
 - `index or probabilities`: the same, or float [N, C, ...] holding one distribution over C.
 - `probabilities`: float [N, C, ...]; class indices are accepted and turned into one-hot rows.
+- `ordinal`: output [N, C - 1, ...], one question per step between ordered classes, target int
+  [N, ...] holding indices of the C classes.
+- `place`: output [N, K, ...] over K bins, target [N, ...] from 0 to K - 1, at a bin or between two.
 - `binary`: output [...], target of the same shape in [0, 1], of any dtype.
 - `real`: output [...], target of the same shape, any finite number; with `heads` above 1, output
   [N, heads, ...] and target [N, ...].
@@ -97,6 +103,8 @@ class Loss:
         example: for `fields`: from a generator to tensors such as the loss takes, in float64.
         fields: for `fields`: what each input is, `float N T C`, `int N` or `bool N T`; a letter is
             one size wherever it stands, `...` at an end any further axes, the same everywhere.
+            `int<C N` holds indices into an axis named before, `int<=T N` lengths along one. Its own
+            tensors may stand here too.
         limits: for `fields`: where the named float inputs must lie, if not anywhere.
         own: tensors that the loss itself learns, named like the function's last positional
             parameters, and what makes each: a function of keywords, sizes such as `classes` and a
@@ -110,7 +118,7 @@ class Loss:
         unbounded: why large outputs overflow by definition, if they do.
         detached: which inputs carry no gradient by design, if any; `fields` by their names.
         nonmonotone: why moving towards the target need not lower it, if so.
-        opaque: why `torch.func.vmap` cannot look into it, nor a GPU run it without waiting, if so.
+        opaque: why no graph of `torch.compile` holds it, nor a GPU runs it without waiting, if so.
     """
 
     name: str
@@ -187,7 +195,7 @@ class Loss:
         return _summed_over_classes(parts) if self.sum_classes else parts
 
     def _parts_of_fields(self, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Parts:
-        check_fields(self, inputs)
+        check_fields(self, inputs, {name: parameters[name] for name in self.own})
         raised = tuple(as_field(given) for given in inputs)
         own = {name: parameters[name].to(raised[0].dtype) for name in self.own}
         with autocast_off(raised[0]):
@@ -210,6 +218,8 @@ class Loss:
 
 
 REGISTRY: dict[str, Loss] = {}
+RESERVED = {"weight", "loss", "biases", "mix", "reduction", "ignore_index"}
+"""What a term of an objective says beside its loss's own parameters."""
 
 
 def loss(
@@ -229,6 +239,8 @@ def loss(
         if name in REGISTRY:
             raise ValueError(f"loss '{name}' is registered twice")
         parameters = {k: v for k, v in parameters_of(function).items() if k != "kept"}
+        for taken in RESERVED & {name, *parameters}:
+            raise ValueError(f"loss '{name}': '{taken}' already means something in a config")
         entry = Loss(name, function, target, source, parameters, **facts)
         REGISTRY[name] = entry
 
@@ -332,11 +344,11 @@ def _checked(entry: Loss, given: dict[str, Any]) -> dict[str, Any]:
     if entry.target in IGNORING:
         allowed = {**allowed, "ignore_index": Parameter("ignore_index", int, IGNORE_INDEX)}
     checked = check_arguments(entry.name, allowed, given)
+    for key, parameter in allowed.items():
+        if parameter.annotation == ClassCounts:
+            check_counts(f"{entry.name}.{key}", checked.get(key, parameter.default))
     for key, value in checked.items():
-        named = allowed[key].annotation in (ClassWeight, ClassCounts) and isinstance(value, str)
-        if named and allowed[key].annotation is ClassCounts:
-            raise ValueError(f"{entry.name}.{key}: pass the number of items of each class")
-        if named:
+        if allowed[key].annotation == ClassWeight and isinstance(value, str):
             raise ValueError(
                 f"{entry.name}.{key}={value!r} needs class counts: "
                 f"pass losses.class_weight({value!r}, counts)"

@@ -1,6 +1,7 @@
 """The table of all losses in losses/README.md, made from what they say about themselves.
 
-`python -m losses.docs` prints it, `python -m losses.docs --write` puts it into the README.
+`python -m losses.docs` prints it, `python -m losses.docs --write` puts it into the README, and the
+page of errata likewise.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from losses import errata
 from losses.arguments import Parameter, describe
 from losses.core import REGISTRY, Loss
 from losses.penalty import PENALTIES, Penalty
@@ -19,6 +21,7 @@ from losses.penalty import PENALTIES, Penalty
 Row = tuple[str, ...]
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- table of losses: begin -->", "<!-- table of losses: end -->"
+ERRATA_BEGIN, ERRATA_END = "<!-- errata: begin -->", "<!-- errata: end -->"
 LOSS_HEADER = ("name", "formula", "parameters", "target", "source", "declared")
 PENALTY_HEADER = ("name", "formula", "parameters", "source")
 
@@ -34,15 +37,20 @@ def table() -> str:
 
 
 def with_table(text: str) -> str:
-    """The text with what stands between the two markers replaced.
+    """The text with what stands between its markers replaced: the losses, and the errata.
 
     Raises:
         ValueError: a marker is missing.
     """
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"the README needs the lines {BEGIN} and {END}")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+    text = _between(text, BEGIN, END, table())
+    return _between(text, ERRATA_BEGIN, ERRATA_END, errata.table())
+
+
+def _between(text: str, begin: str, end: str, made: str) -> str:
+    if begin not in text or end not in text:
+        raise ValueError(f"the README needs the lines {begin} and {end}")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    return f"{before}{begin}\n\n{made}\n\n{end}{after}"
 
 
 def _tables(header: Row, rows: list[tuple[Callable[..., Any], Row]]) -> Iterator[str]:
@@ -90,7 +98,8 @@ def _declared(entry: Loss) -> list[str]:
         (entry.within, f"targets {entry.within}"),
         (entry.output_within, f"outputs {entry.output_within}"),
         (entry.limits, ", ".join(f"{name} {bounds}" for name, bounds in entry.limits.items())),
-        (entry.opaque, f"not for vmap: {entry.opaque}"),
+        (entry.own, f"learns {', '.join(entry.own)}"),
+        (entry.opaque, f"breaks the graph: {entry.opaque}"),
         (entry.minimum is None, "no fixed minimum"),
         (entry.minimum, f"minimum {entry.minimum}"),
     ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.arguments import Bounds, NonNegative, Positive
+from losses.arguments import Bounds, NonNegative, Positive, Share
 from losses.core import loss
 
 Inside = Annotated[float, Bounds(0, 1, low_open=True, high_open=True)]
@@ -173,7 +173,6 @@ def quantile(prediction: Tensor, target: Tensor, *, q: Inside = 0.5) -> Tensor:
     point=torch.exp,
     minimum=None,
     unbounded="the rate is the exponential of the output and overflows float32 above 88",
-    nonmonotone="the output is a logarithm: its optimum is log y, not y",
 )
 def poisson_nll(log_rate: Tensor, target: Tensor) -> Tensor:
     r"""Negative log-likelihood of a count, :math:`e^f - y f`, without the constant log y!.
@@ -209,6 +208,80 @@ def gaussian_nll(heads: Tensor, target: Tensor, *, floor: Positive = 1e-6) -> Te
         floor: :math:`\epsilon`, the least variance, in squared units of the target; it bounds the
             loss below by half its logarithm.
     """
+    return _normal_nll(heads, target, floor)[0]
+
+
+def _normal_nll(heads: Tensor, target: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """The value of each item, and the logarithm of its variance."""
     mean, log_variance = heads.unbind(1)
-    log_v = torch.logaddexp(log_variance, log_variance.new_full((), math.log(floor)))
-    return 0.5 * (log_v + (mean - target).square() * torch.exp(-log_v))
+    least = math.log(floor)
+    log_v = least - F.logsigmoid(least - log_variance)  # logaddexp of the two, in half the time
+    return 0.5 * (log_v + (mean - target).square() * torch.exp(-log_v)), log_v
+
+
+@loss(
+    "beta_nll",
+    target="real",
+    source="Seitzer et al. 2022, arXiv:2203.09168",
+    heads=2,
+    point=lambda output: output[:, 0],
+    minimum=None,
+    unbounded="the weight is a power of the variance, the exponential of an output",
+    detached="the weight v^beta of each item",
+)
+def beta_nll(heads: Tensor, target: Tensor, *, beta: Share = 0.5, floor: Positive = 1e-6) -> Tensor:
+    r"""Normal likelihood whose items weigh as a power of their variance,
+    :math:`\lfloor v^\beta \rfloor\, \frac12 \left(\log v + (\mu - y)^2 / v\right),\
+    v = \epsilon + e^s`.
+
+    The weight in brackets carries no gradient. Under :func:`gaussian_nll` a model may call what it
+    fits badly noise and stop learning it; here the mean's gradient is
+    :math:`(\mu - y)\, v^{\beta - 1}`, at beta = 1 that of half the squared error.
+
+    Args:
+        heads: mean :math:`\mu` at [:, 0] and log-variance s at [:, 1], float [N, 2, ...].
+        target: float [N, ...], in the mean's units.
+        beta: 0 is :func:`gaussian_nll`, 1 learns the mean as by squares; the paper takes 0.5.
+        floor: :math:`\epsilon`, the least variance, in squared units of the target.
+    """
+    values, log_v = _normal_nll(heads, target, floor)
+    return torch.exp(beta * log_v.detach()) * values
+
+
+@loss(
+    "tweedie",
+    target="real",
+    source="Jørgensen 1987, Exponential dispersion models",
+    within=Bounds(0),
+    point=torch.exp,
+    unbounded="the mean is the exponential of the output",
+)
+def tweedie(
+    log_mean: Tensor,
+    target: Tensor,
+    *,
+    power: Annotated[float, Bounds(1, 2, low_open=True, high_open=True)] = 1.5,
+) -> Tensor:
+    r"""Deviance of a compound Poisson-gamma law,
+    :math:`2 \left(\frac{y^{2-p}}{(1-p)(2-p)} - \frac{y \mu^{1-p}}{1-p}
+    + \frac{\mu^{2-p}}{2-p}\right),\ \mu = e^f`.
+
+    For amounts that are often exactly 0 and otherwise positive and skewed: rain, claims, demand. It
+    is 0 where the mean is the target; its optimum is the mean. The variance it assumes grows as
+    :math:`\mu^p`.
+
+    Args:
+        log_mean: logarithm of the mean, float [...].
+        target: >= 0, of any dtype [...].
+        power: p, between 1 (counts: twice :func:`poisson_nll`, less its least value) and 2 (gamma).
+
+    Raises:
+        ValueError: a negative target.
+    """
+    log_y = target.log()  # -inf at 0
+    finite = torch.where(target > 0, log_y, 0)
+    # Differences of expm1: at p near 1 or 2 the terms of the formula grow without end.
+    one, two = 1 - power, 2 - power
+    levels = (torch.expm1(two * log_mean) - torch.expm1(two * log_y)) / two
+    slopes = target * (torch.expm1(one * log_mean) - torch.expm1(one * finite)) / one
+    return 2 * (levels - slopes)

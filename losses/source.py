@@ -21,7 +21,8 @@ def source_hash(name: str) -> str:
     """Sha256 of the code of a registered loss or penalty and of every helper of ours it calls."""
     entry = REGISTRY.get(name) or PENALTIES[name]
     finish = getattr(entry, "finish", None)
-    roots = [entry.function] + ([finish] if inspect.isfunction(finish) else [])
+    roots = [entry.function, *getattr(entry, "own", {}).values()]
+    roots += [finish] if inspect.isfunction(finish) else []
     return code_hash(*roots)
 
 
@@ -34,7 +35,8 @@ def code_hash(*functions: Callable[..., Any]) -> str:
     homes = {"losses", *(_home(function) for function in functions)}
     for function in functions:
         _collect(f"{function.__module__}.{function.__qualname__}", function, homes, seen)
-    lines = (f"{key} {seen[key]}" for key in sorted(seen))
+    # a name's first part is the package, or a plug-in's path, which does not count
+    lines = sorted(f"{key.partition('.')[2]} {text}" for key, text in seen.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -28,6 +28,20 @@ class Diverged(Exception):  # noqa: N818 - a state of the run, not an error of t
         self.step = step
 
 
+def subject(loss: Loss) -> str:
+    """What a loss compares, in words."""
+    if loss.region:
+        return "regions of images"
+    words = {
+        "real": "real values",
+        "boxes": "boxes",
+        "labels": "embeddings of items that belong together",
+        "place": "distributions over places",
+        "fields": " and ".join(loss.inputs),
+    }
+    return words.get(loss.target, "classes")
+
+
 @dataclass(frozen=True)
 class Yardstick:
     """One metric of a task: which way is better, and the torchmetrics object that computes it.
@@ -80,7 +94,10 @@ class Task(LightningModule):
         raise NotImplementedError
 
     def predict(self, output: Tensor) -> Tensor:
-        """What the metrics are given: probabilities, or values in the target's units."""
+        """What the metrics are given: probabilities, or values in the target's units.
+
+        `output` is what the losses take the model's output to predict, see :meth:`Objective.point`.
+        """
         raise NotImplementedError
 
     def truth(self, target: Tensor) -> Tensor:
@@ -158,6 +175,7 @@ class Task(LightningModule):
         inputs, target = batch
         output = self(inputs)
         self._watch(output, "the model's output")
+        output = self.objective.point(output)
         prediction, truth = self.predict(output), self.truth(target)
         for name in names:
             self.judges[name].update(output if name in self.raw else prediction, truth)

@@ -9,7 +9,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics import classification as tm
 
 from harness.data import Data
-from harness.tasks.base import Task, Yardstick
+from harness.tasks.base import Task, Yardstick, subject
 from losses import IGNORING, Loss
 
 
@@ -102,7 +102,11 @@ class Classification(Task):
     @classmethod
     def refusal(cls, loss: Loss, kind: str) -> str | None:
         if loss.target not in IGNORING or loss.region:
-            return f"{loss.name} compares {loss.target}, and a {kind} model gives one row of logits"
+            return f"{loss.name} compares {subject(loss)}, and a {kind} model gives logits per item"
+        if loss.output_within:
+            return f"{loss.name} takes log-probabilities, and a {kind} model gives logits"
+        if kind == "binary" and loss.sum_classes:
+            return f"{loss.name} is for several labels of an item, and the data is binary"
         if kind == "multiclass" and loss.target == "binary":
             return f"{loss.name} is for independent yes-or-no targets, and the data is multiclass"
         if kind != "multiclass" and loss.target != "binary":

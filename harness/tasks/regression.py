@@ -5,7 +5,7 @@ from torch import Tensor
 from torchmetrics import CatMetric, MeanAbsoluteError, MeanSquaredError, R2Score
 
 from harness.data import Data
-from harness.tasks.base import Task, Yardstick
+from harness.tasks.base import Task, Yardstick, subject
 from losses import Loss
 
 
@@ -29,7 +29,7 @@ class Regression(Task):
     @classmethod
     def refusal(cls, loss: Loss, kind: str) -> str | None:
         if loss.target != "real":
-            return f"{loss.name} compares {loss.target}, and the data is {kind}"
+            return f"{loss.name} compares {subject(loss)}, and the data is {kind}"
         return None
 
     @classmethod
@@ -42,7 +42,7 @@ class Regression(Task):
         }
 
     def predict(self, output: Tensor) -> Tensor:
-        return self._in_units(self.objective.point(output.float())).contiguous()
+        return self._in_units(output.float()).contiguous()
 
     def truth(self, target: Tensor) -> Tensor:
         return self._in_units(target.float())

@@ -9,13 +9,19 @@ import functools
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from losses.arguments import check_arguments
-from losses.conformance import batches, numbers, use  # noqa: F401 - they fill PROPERTIES
+from losses.conformance import (  # noqa: F401 - they fill PROPERTIES and OF_FIELDS
+    batches,
+    fields_use,
+    numbers,
+    use,
+)
 from losses.conformance.base import PROPERTIES, Counterexample, NotApplicable
 from losses.conformance.fields import BEYOND_FIELDS, OF_FIELDS
-from losses.conformance.samples import settings
+from losses.conformance.samples import own_tensors, settings
 from losses.core import Loss, get
 
 Verdict = Literal["pass", "fail", "does not apply"]
@@ -63,12 +69,18 @@ def examine(name: str, entry: Loss) -> Finding:
 
 
 def bind(entry: Loss, **parameters: Any) -> Loss:
-    """The entry with parameters set; those without a default get one number per class."""
+    """The entry with parameters set; class counts get one number per class."""
     given = check_arguments(entry.name, entry.parameters, settings(entry) | parameters)
+    given = {k: torch.tensor(v) if isinstance(v, list) and v else v for k, v in given.items()}
 
     @functools.wraps(entry.function)
     def function(*inputs: Tensor, **others: Any) -> Tensor | tuple[Tensor, Tensor]:
         fitted = {k: v.to(inputs[0]) if isinstance(v, Tensor) else v for k, v in given.items()}
         return entry.function(*inputs, **(fitted | others))
 
-    return replace(entry, function=function)
+    bound = {k: replace(p, default=given.get(k, p.default)) for k, p in entry.parameters.items()}
+    made = replace(entry, function=function, parameters=bound)
+    if entry.own:  # they go with every call that does not bring others
+        own: dict[str, Any] = dict(own_tensors(entry))
+        vars(made)["parts"] = functools.partial(made.parts, **own)
+    return made

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from losses.conformance.base import (
     NotApplicable,
@@ -13,9 +14,17 @@ from losses.conformance.base import (
     same,
     short,
 )
-from losses.conformance.samples import Sample, hard_samples, has_classes, samples
+from losses.conformance.samples import (
+    Sample,
+    columns,
+    hard_samples,
+    has_classes,
+    own_tensors,
+    per_class,
+    samples,
+)
 from losses.core import Fraction, Loss, LossModule
-from losses.inputs import IGNORE_INDEX
+from losses.inputs import IGNORE_INDEX, IGNORING, over_classes
 
 IGNORED = (IGNORE_INDEX, 255)  # both beyond every class index of the samples
 
@@ -38,15 +47,28 @@ def ignored_do_not_matter(entry: Loss) -> None:
     """Whatever the output of an ignored item, NaN included, not one bit changes."""
     for sample in _labelled(entry):
         for ignored in IGNORED:
-            output, target = sample.output.clone(), sample.target.clone()
-            target[1::2] = ignored
-            value, slope = gradient(entry, Sample(output, target), ignore_index=ignored)
-            require((slope[1::2] == 0).all(), "an ignored item has a gradient")
-            for junk in (1e6, -float("inf"), float("nan")):
-                output[1::2] = junk
-                other = gradient(entry, Sample(output, target), ignore_index=ignored)
-                same(other[0], value, f"value with {junk} in ignored items", 0)
-                same(other[1], slope, f"gradient with {junk} in ignored items", 0)
+            for marked in _marks(entry, sample.target):
+                _junk_does_not_matter(entry, sample, marked, ignored)
+
+
+def _marks(entry: Loss, target: Tensor) -> Iterator[Tensor]:
+    """What of a target to ignore: every other item and, of regions, a third of the elements."""
+    number = torch.arange(target.numel()).view(target.shape)
+    yield number // max(target[0].numel(), 1) % 2 == 1
+    if entry.region:
+        yield number % 3 == 1
+
+
+def _junk_does_not_matter(entry: Loss, sample: Sample, marked: Tensor, ignored: int) -> None:
+    target = sample.target.masked_fill(marked, ignored)
+    places = over_classes(marked, sample.output).expand_as(sample.output)
+    value, slope = gradient(entry, Sample(sample.output, target), ignore_index=ignored)
+    require((slope[places] == 0).all(), "an ignored item has a gradient")
+    for junk in (1e6, -float("inf"), float("nan")):
+        output = sample.output.masked_fill(places, junk)
+        other = gradient(entry, Sample(output, target), ignore_index=ignored)
+        same(other[0], value, f"value with {junk} in ignored items", 0)
+        same(other[1], slope, f"gradient with {junk} in ignored items", 0)
 
 
 @prop("ignored items are absent")
@@ -59,8 +81,8 @@ def ignored_are_absent(entry: Loss) -> None:
 
 
 def _labelled(entry: Loss) -> list[Sample]:
-    if entry.target == "real":
-        raise NotApplicable("real targets leave no value to mark an item with")
+    if entry.target not in IGNORING:
+        raise NotApplicable(f"{entry.target} targets leave no value to mark an item with")
     return hard_samples(entry)
 
 
@@ -78,9 +100,15 @@ def reductions(entry: Loss) -> None:
     """There is one value per item; the sum is theirs, the mean is sum over denominator."""
     for output, target in samples(entry):
         values = entry.parts(output, target).values
-        summed = has_classes(entry) or entry.sum_classes
+        summed = columns(entry) or entry.sum_classes
         items = output.shape[:1] + output.shape[2:] if summed else target.shape
-        require(values.shape == items, f"values of shape {list(values.shape)}, not {list(items)}")
+        if entry.region:  # a value per item and class, or one per item
+            items = torch.Size((len(output), values.shape[-1]))
+        elif entry.target == "boxes":
+            items = output.shape[:1]
+        coupled = not entry.additive and values.shape == (1,)  # one value for the whole batch
+        right = coupled or values.shape == items
+        require(right, f"values of shape {list(values.shape)}, not {list(items)}")
         fraction = entry.fraction(output, target)
         require(fraction.numerator.ndim == fraction.denominator.ndim == 0, "no scalars")
         same(fraction.numerator, values.sum(), "numerator against sum of values")
@@ -122,7 +150,7 @@ def _split(entry: Loss) -> Iterator[tuple[Sample, list[Sample]]]:
         raise NotApplicable("the items of a batch are coupled")
     for output, target in samples(entry):
         labels = target.clone()
-        if not target.is_floating_point():
+        if entry.target in IGNORING and not target.is_floating_point():
             labels[1] = IGNORE_INDEX
         parts = [Sample(output[:2], labels[:2]), Sample(output[2:], labels[2:])]
         yield Sample(output, labels), parts
@@ -141,25 +169,36 @@ def order_of_items(entry: Loss) -> None:
 
 @prop("names of classes")
 def names_of_classes(entry: Loss) -> None:
-    """Renumbering the classes in output and target alike changes nothing."""
-    _require_classes(entry)
+    """Renumbering the classes in output, target and parameters alike changes nothing."""
+    if entry.target == "labels":
+        _names_of_labels(entry)
+        return
+    labels = entry.sum_classes and entry.target == "binary"
+    if not has_classes(entry) and not labels:
+        raise NotApplicable("it has no classes whose order is of no account")
     order = torch.tensor([2, 0, 3, 1])  # what was class order[i] is now class i
+    given = {k: v[order] for k, v in per_class(entry).items()}
     for output, target in samples(entry):
-        rows = target.is_floating_point()
+        rows = labels or target.is_floating_point()
         renamed = target[:, order] if rows else order.argsort()[target]
-        same(mean(entry, output[:, order], renamed), mean(entry, output, target), "mean")
+        ours = mean(entry, output[:, order], renamed, **given)
+        same(ours, mean(entry, output, target), "mean")
+
+
+def _names_of_labels(entry: Loss) -> None:
+    order = torch.tensor([2, 0, 3, 1])
+    own = {name: tensor[order] for name, tensor in own_tensors(entry).items()}
+    for output, target in samples(entry):
+        renamed = order.argsort()[target]
+        same(mean(entry, output, renamed, **own), mean(entry, output, target), "mean")
 
 
 @prop("shift of scores")
 def shift_of_scores(entry: Loss) -> None:
     """Adding one number to all scores of an item changes nothing."""
-    _require_classes(entry)
+    if not has_classes(entry) and entry.target != "place":
+        raise NotApplicable("it has no scores of classes")
     if entry.output_within:
         raise NotApplicable("its outputs are log-probabilities")
     for output, target in samples(entry):
         same(mean(entry, output + 3.0, target), mean(entry, output, target), "mean")
-
-
-def _require_classes(entry: Loss) -> None:
-    if not has_classes(entry):
-        raise NotApplicable("it has no class axis")

@@ -8,14 +8,25 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from losses.arguments import ClassWeight, PerClass
-from losses.conformance.base import Counterexample, gradient, mean, prop, require, same
+from losses.arguments import ClassCounts, ClassWeight, PerClass
+from losses.conformance.base import (
+    Counterexample,
+    NotApplicable,
+    gradient,
+    mean,
+    prop,
+    require,
+    same,
+    short,
+)
 from losses.conformance.samples import (
     CLASSES,
     Sample,
     accepts_rows,
+    batch,
+    columns,
+    fresh_tensors,
     hard_samples,
-    has_classes,
     one_hot,
     samples,
 )
@@ -99,9 +110,10 @@ def deterministic() -> Iterator[None]:
 @prop("target types")
 def target_types(entry: Loss) -> None:
     """Whatever dtype or encoding holds the target, the same values give the same loss."""
-    kinds = {"binary": BINARY_TYPES, "real": REAL_TYPES}.get(entry.target, INDEX_TYPES)
+    forms = dict.fromkeys(("real", "boxes", "place"), REAL_TYPES) | {"binary": BINARY_TYPES}
+    kinds = forms.get(entry.target, INDEX_TYPES)
     for output, target in hard_samples(entry):
-        target = target.round() if entry.target == "real" else target
+        target = target.round() if entry.target in ("real", "boxes") else target
         expected = mean(entry, output, target)
         for kind in kinds:
             same(mean(entry, output, target.to(kind)), expected, f"target of {kind}")
@@ -116,8 +128,10 @@ def clear_errors(entry: Loss) -> None:
         _refuses(entry, output, target[:-1], str(list(output.shape)), str(list(target[:-1].shape)))
         _refuses(entry, output.long(), target, "int64")
     output, target = samples(entry)[0]
-    if has_classes(entry):
-        _refuses(entry, output, target + CLASSES, str(CLASSES))
+    if columns(entry) and (entry.target != "labels" or entry.own):
+        last = f"from 0 to {CLASSES - 1}"
+        words = last if entry.target == "place" else f"class indices below {CLASSES}"
+        _refuses(entry, output, target + CLASSES, words)
         _refuses(entry, output, target - CLASSES, "-")
     elif entry.target == "binary":
         _refuses(entry, output, target + 2, "[0, 1]")
@@ -147,7 +161,8 @@ def _refuses(entry: Loss, output: Tensor, target: Tensor, *words: str) -> None:
 @prop("state")
 def state(entry: Loss) -> None:
     """A module's state_dict carries its tensors into another, and `.to` moves them."""
-    weights = [n for n, p in entry.parameters.items() if p.annotation in (ClassWeight, PerClass)]
+    kinds = (ClassCounts, ClassWeight, PerClass)
+    weights = [n for n, p in entry.parameters.items() if p.annotation in kinds]
     first = LossModule(entry, {n: torch.arange(1.0, CLASSES + 1) for n in weights})
     second = LossModule(entry, {n: torch.ones(CLASSES) for n in weights})
     second.load_state_dict(first.state_dict(), strict=True)
@@ -156,6 +171,30 @@ def state(entry: Loss) -> None:
     for output, target in samples(entry):
         if not weights or output.shape[1:2] == (CLASSES,):
             same(second(output, target), first(output, target), "after loading")
+
+
+@prop("own tensors")
+def trains_own_tensors(entry: Loss) -> None:
+    """What a loss learns itself is drawn from its generator, kept in the state, and trained."""
+    if not entry.own:
+        raise NotApplicable("it has no tensors of its own")
+    given, again, other = (fresh_tensors(entry, seed) for seed in (0, 0, 1))
+    for name, tensor in given.items():
+        same(tensor, again[name], f"{name} drawn twice from one seed", 0)
+    inputs = batch(entry)
+    module, second = (LossModule(entry, {}, own=own).double() for own in (given, other))
+    require({name for name, _ in module.named_parameters()} == set(entry.own), "no parameters")
+    torch.autograd.backward(module(*inputs))
+    torch.optim.SGD(module.parameters(), lr=0.01).step()
+    for name, tensor in module.named_parameters():
+        moved = tensor.detach() - given[name].double()
+        require(moved.isfinite().all() and moved.any(), f"a step moves {name} by {short(moved)}")
+    second.load_state_dict(module.state_dict(), strict=True)
+    same(second(*inputs), module(*inputs), "after loading", 0)
+    torch.autograd.gradcheck(
+        lambda *own: entry.parts(*inputs, **dict(zip(entry.own, own, strict=True))).values,
+        [tensor.double().requires_grad_() for tensor in given.values()],
+    )
 
 
 @prop("documented")

@@ -97,7 +97,7 @@ ANOTHER: dict[str, Any] = {
     "trainer.precision": "64-true",
     "trainer.threads": 2,
 }
-"""Another value for every key of a run that decides its outcome; a new key belongs here or below."""
+"""Another value for every key that decides the outcome; a new key belongs here or below."""
 FREE = {*module.OWN, "trainer.accelerator", "trainer.devices", "trainer.strategy"}
 """Keys that do not decide it."""
 TRIED_BY_OVERRIDE = {"data.name", "model.name", "task.name", "loss.mix", "loss.p"}
@@ -269,19 +269,19 @@ OTHER = {
 def hash_of(tmp_path: Path) -> Any:
     """A function from code of a module in the losses package to the hash of its loss."""
 
-    def hashed(code: str) -> str:
+    def hashed(code: str, module: str = "losses.probe") -> str:
         path = tmp_path / f"probe_{len(list(tmp_path.iterdir()))}.py"
         path.write_text("from losses.core import loss\n" + code, encoding="utf-8")
-        spec = importlib.util.spec_from_file_location("losses.probe", path)
+        spec = importlib.util.spec_from_file_location(module, path)
         assert spec is not None
         assert spec.loader is not None
         made = importlib.util.module_from_spec(spec)
-        sys.modules["losses.probe"] = made  # where typing looks names up
+        sys.modules[module] = made  # where typing looks names up
         try:
             spec.loader.exec_module(made)
             return source.source_hash.__wrapped__("probe")
         finally:
-            del sys.modules["losses.probe"], REGISTRY["probe"]
+            del sys.modules[module], REGISTRY["probe"]
 
     return hashed
 
@@ -299,6 +299,13 @@ def test_whatever_is_computed_counts(hash_of: Any) -> None:
         found = hash_of(CODE.replace(old, new))
         assert found not in seen, what
         seen.add(found)
+
+
+def test_a_plug_in_is_known_by_its_code_wherever_it_lies(hash_of: Any) -> None:
+    first, second = "lossbench_plugin_a_0123", "lossbench_plugin_b_4567"
+    assert hash_of(CODE, first) == hash_of(CODE, second)
+    for what, (old, new) in OTHER.items():
+        assert hash_of(CODE.replace(old, new), first) != hash_of(CODE, first), what
 
 
 def test_the_code_of_a_loss_decides_the_id(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,24 @@ def binary_focal(x, y, gamma=2.0, alpha=None):
     return -positive * y * q**gamma * sp.log_expit(x) - easy
 
 
+def poly1(x, y, epsilon=1.0, class_weight=None):
+    """The polynomial itself: cross-entropy is the sum of (1 - p)^j / j."""
+    weight = np.ones(x.shape[1]) if class_weight is None else class_weight
+    p = sp.softmax(x, 1)
+    values = []
+    for row, t in zip(p, y, strict=True):
+        coefficient = 1 + epsilon  # of the first power
+        values.append(weight[t] * (-math.log(row[t]) + (coefficient - 1) * (1 - row[t])))
+    return np.array(values)
+
+
+def asymmetric(x, y, positive_gamma=0.0, negative_gamma=4.0, margin=0.05):
+    p, shifted = sp.expit(x), np.maximum(sp.expit(x) - margin, 0)
+    rest = sp.expit(-x) if margin == 0 else 1 - shifted
+    negative = shifted**negative_gamma * np.log(rest)
+    return -(y * (1 - p) ** positive_gamma * sp.log_expit(x) + (1 - y) * negative).sum(1)
+
+
 def brier(x, y):
     return (1 / (1 + np.exp(-x)) - y) ** 2
 
@@ -66,6 +84,8 @@ REFERENCES = {
     "bce": bce,
     "focal": focal,
     "binary_focal": binary_focal,
+    "poly1": poly1,
+    "asymmetric": asymmetric,
     "brier": brier,
     "multiclass_brier": multiclass_brier,
     "multilabel_bce": multilabel_bce,
@@ -83,6 +103,11 @@ CASES = [
     ("binary_focal", {"gamma": 0.5, "alpha": 0.25}),
     ("binary_focal", {"gamma": 1.0, "alpha": 1.0}),
     ("multilabel_bce", {"pos_weight": WEIGHTS}),
+    ("poly1", {"epsilon": -1.0, "class_weight": WEIGHTS}),
+    ("poly1", {"epsilon": 7.0}),
+    ("asymmetric", {"margin": 0.0}),
+    ("asymmetric", {"positive_gamma": 1.0, "negative_gamma": 0.5, "margin": 0.3}),
+    ("asymmetric", {"positive_gamma": 0.5, "negative_gamma": 0.0}),
 ]
 
 
@@ -241,6 +266,60 @@ def test_focal_in_float32_is_finite_for_any_logits():
         assert x.grad.tolist() == [[0, 0, 0], pytest.approx([-1, 0.5, 0.5])]
 
 
+def test_poly1_without_change_is_cross_entropy():
+    x, y = 10 * draw(20, 4), labels(20)
+    given = {"class_weight": WEIGHTS}
+    torch.testing.assert_close(
+        losses.poly1(x, y, epsilon=0.0, **given), losses.cross_entropy(x, y, **given)
+    )
+
+
+def test_poly1_at_minus_one_lacks_the_first_power():
+    """What is left of cross-entropy is the sum of (1 - p)^j / j from 2 on; here to j = 3000."""
+    x = draw(20, 4)
+    powers = torch.arange(2, 3000)
+    lacks = 1 - x.softmax(1)[:, :1]
+    expected = (lacks**powers / powers).sum(1)
+    ours = losses.poly1(x, 0 * labels(20), epsilon=-1.0, reduction="none")
+    torch.testing.assert_close(ours, expected)
+
+
+def test_asymmetric_without_asymmetry_is_binary_focal_and_cross_entropy():
+    x, y = 5 * draw(20, 4), labels(20, 4, classes=2)
+    for gamma in (0.0, 0.5, 3.0):
+        given = {"positive_gamma": gamma, "negative_gamma": gamma, "margin": 0.0}
+        expected = losses.binary_focal(x, y, gamma=gamma, reduction="none").sum(1).mean()
+        torch.testing.assert_close(losses.asymmetric(x, y, **given), expected)
+    given = {"positive_gamma": 0.0, "negative_gamma": 0.0, "margin": 0.0}
+    torch.testing.assert_close(losses.asymmetric(x, y, **given), losses.multilabel_bce(x, y))
+
+
+@pytest.mark.parametrize("margin", [0.0, 1e-9, 0.05])
+def test_asymmetric_never_clamps_a_confident_mistake(margin):
+    """Missed positives keep a slope of -1; a clamped probability has none below its limit."""
+    x = torch.tensor([[-15.0], [-19.0], [-50.0], [-1e4]], requires_grad=True)
+    value = losses.asymmetric(x, torch.ones(4, 1), margin=margin, reduction="sum")
+    value.backward()
+    assert x.grad.flatten().tolist() == pytest.approx([-1] * 4, rel=1e-6)
+    negative = torch.tensor([[50.0]], requires_grad=True)
+    losses.asymmetric(negative, torch.zeros(1, 1), margin=margin).backward()
+    assert negative.grad.item() == pytest.approx(0 if margin else 1, abs=1e-6)
+
+
+def test_asymmetric_asks_nothing_of_negatives_below_the_margin():
+    x = torch.tensor([[-3.0], [-2.0]], dtype=torch.float64, requires_grad=True)  # 0.047 and 0.119
+    values = losses.asymmetric(x, torch.zeros(2, 1), margin=0.05, reduction="none")
+    values.sum().backward()
+    assert values[0] == x.grad[0] == 0
+    assert values[1] > 0 < x.grad[1]
+
+
+def build(name, **given):
+    """The module, with counts of four classes if it needs them."""
+    counted = "class_counts" in losses.get(name).parameters
+    return losses.build(name, **{"class_counts": [4, 3, 2, 1]} if counted else {}, **given)
+
+
 WEIGHTED = [name for name in losses.names() if "class_weight" in losses.get(name).parameters]
 
 
@@ -250,20 +329,19 @@ def test_a_weighted_mean_divides_by_what_the_normalizer_says(name):
     x, y = draw(9, 4, 2).log_softmax(1), labels(9, 2)
     y[0] = -100
     weight, kept = torch.tensor(WEIGHTS).double(), y != -100
-    values = losses.build(name, reduction="none")(x, y)[kept] * weight[y[kept]]
-    by_weight = losses.build(name, class_weight=weight)
+    values = build(name, reduction="none")(x, y)[kept] * weight[y[kept]]
+    by_weight = build(name, class_weight=weight)
     torch.testing.assert_close(by_weight(x, y), values.sum() / weight[y[kept]].sum())
     torch.testing.assert_close(by_weight.fraction(x, y).denominator, weight[y[kept]].sum())
-    by_count = losses.build(name, class_weight=weight, normalizer="count")
+    by_count = build(name, class_weight=weight, normalizer="count")
     torch.testing.assert_close(by_count(x, y), values.mean())
-    without = losses.build(name)
-    torch.testing.assert_close(without(x, y), losses.build(name, class_weight=[1.0] * 4)(x, y))
+    torch.testing.assert_close(build(name)(x, y), build(name, class_weight=[1.0] * 4)(x, y))
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_class_weights_of_another_length_are_refused(name):
     with pytest.raises(ValueError, match=rf"{name}.class_weight needs one number per class, 4 "):
-        losses.build(name, class_weight=[1.0, 2.0, 3.0])(-torch.ones(2, 4), labels(2))
+        build(name, class_weight=[1.0, 2.0, 3.0])(-torch.ones(2, 4), labels(2))
 
 
 def test_negative_class_weights_are_refused():

@@ -9,22 +9,43 @@ import torch
 from torch.nn import functional as F
 
 import losses
-from losses.arguments import parameters_of
+from losses.arguments import ClassCounts, Count, parameters_of
 from losses.conformance import PROPERTIES, Finding, bind, check, examine
 from losses.core import Loss, Parts
+from losses.proxy import class_vectors
 
 OTHER_SETTINGS = [  # and the properties that these settings are meant to give up
+    ("asymmetric", {"positive_gamma": 0.5, "negative_gamma": 0.5}, set()),
+    ("asymmetric", {"margin": 0.0}, {"wrong and confident"}),  # without a margin none saturates
+    ("arcface", {"margin": 1.5}, {"perfect prediction"}),  # out of reach of a length of 64
+    ("batch_hard", {"distance": "cosine", "margin": 0.2}, set()),
+    ("batch_hard", {"distance": "squared_euclidean"}, set()),
+    ("beta_nll", {"beta": 1.0}, set()),
+    ("bi_tempered", {"t1": 1.0, "t2": 1.0}, set()),
+    ("bi_tempered", {"t1": 1.0, "t2": 1.3}, set()),
+    ("bi_tempered", {"t1": 0.0, "t2": 4.0}, {"perfect prediction"}),  # its tail is that heavy
     ("binary_focal", {"gamma": 0.5, "alpha": 0.25}, set()),
     ("cross_entropy", {"smoothing": 0.1}, {"perfect prediction", "monotone"}),
-    ("cross_entropy", {"class_weight": torch.arange(1.0, 5)}, {"names of classes"}),
+    ("cross_entropy", {"class_weight": torch.arange(1.0, 5)}, set()),
     ("focal", {"gamma": 0.5}, set()),
+    ("gce", {"q": 1.0}, set()),
     ("gaussian_nll", {"floor": 1e-3}, set()),
     ("huber", {"delta": 1e-3}, set()),
+    ("ldam", {"scale": 30.0, "class_weight": torch.arange(1.0, 5)}, set()),
+    ("logit_adjusted", {"class_counts": [5, 0, 3, 0], "tau": 2.0}, set()),
     ("msle", {"floor": -0.5}, set()),
+    ("multi_similarity", {"mining": None, "threshold": 0.5}, {"perfect prediction"}),
+    ("poly1", {"epsilon": -1.0}, set()),
     ("pseudo_huber", {"delta": 1e-3}, set()),
+    ("quality_focal", {"beta": 1.0}, set()),
     ("quantile", {"q": 0.9}, set()),
     ("smooth_l1", {"beta": 0.0}, set()),
     ("smooth_l1", {"beta": 1e-3}, set()),
+    ("triplet", {"distance": "cosine"}, set()),
+    ("triplet", {"distance": "squared_euclidean"}, set()),
+    ("tweedie", {"power": 1.01}, set()),
+    ("tweedie", {"power": 1.99}, set()),
+    ("varifocal", {"gamma": 0.5}, set()),
 ]
 
 
@@ -99,6 +120,43 @@ class Multiplying(Loss):
         return Parts(self.function(output, target.clamp(0, 1).to(output)) * kept, kept)
 
 
+def steps(output, target):
+    """Binary cross-entropy of every question whether the class lies above a step."""
+    above = target.unsqueeze(1) > torch.arange(output.shape[1], device=output.device).view(
+        -1, *[1] * (output.ndim - 2)
+    )
+    return F.binary_cross_entropy_with_logits(output, above.to(output), reduction="none").sum(1)
+
+
+def places(output, target):
+    """Squared distance of the mean bin."""
+    bins = torch.arange(output.shape[1], device=output.device).to(output)
+    mean = (output.softmax(1) * bins.view(-1, *[1] * (output.ndim - 2))).sum(1)
+    return squares(mean, target)
+
+
+def centres(output, target, weight):
+    """Squared distance from the vector of the class."""
+    return (output - weight[target]).square().sum(1)
+
+
+def unlearnt(output, target, weight):
+    return centres(output, target, weight.detach())
+
+
+def unsorted(output, target, weight):
+    return centres(output, target, weight) * (target + 1)
+
+
+def drawn_anywhere(*, classes: Count, features: Count):
+    return torch.randn(classes, features)
+
+
+def counted(output, target, *, class_counts: ClassCounts = "data"):
+    """Weighs each item by the count of another class than its own."""
+    return softmax(output, target) * class_counts.roll(1)[target] * class_counts[0]
+
+
 def branching(output, target):
     return squares(output, target) if output.sum() > 0 else 2 * squares(output, target)
 
@@ -134,6 +192,10 @@ BROKEN = [
     ("monotone", make(lambda x, y: -squares(x, y))),
     ("monotone", make(lambda x, y: -logistic(x, y), "binary")),
     ("monotone", make(lambda x, y: -softmax(x, y), "index")),
+    ("monotone", make(lambda x, y: steps(-x, y), "ordinal")),
+    ("perfect prediction", make(lambda x, y: steps(x, y - 1), "ordinal")),
+    ("perfect prediction", make(lambda x, y: places(x, y / 2), "place")),
+    ("wrong and confident", make(places, "place")),
     ("all ignored", make(logistic, "binary", kind=Trusting)),
     ("ignored items do not matter", make(logistic, "binary", kind=Multiplying)),
     ("ignored items are absent", make(lambda x, y: logistic(x, y) * len(x), "binary")),
@@ -146,6 +208,18 @@ BROKEN = [
     ("gradient accumulation", make(lambda x, y: squares(x, y.mean(0)))),
     ("order of items", make(lambda x, y: squares(x, x[:1] + y))),
     ("names of classes", make(lambda x, y: softmax(x, y) * (y + 1), "index")),
+    ("names of classes", bind(make(counted, "index"))),
+    ("names of classes", make(lambda x, y: x.square().sum(1) * (y + 1), "labels")),
+    ("names of classes", bind(make(unsorted, "labels", own={"weight": class_vectors}))),
+    ("names of classes", make(lambda x, y: logistic(x.cumsum(1), y), "binary", sum_classes=True)),
+    (
+        "wrong and confident",  # in one label of many
+        make(
+            lambda x, y: logistic(x, y) * y + (1 - y) * x.sigmoid() ** 2,
+            "binary",
+            sum_classes=True,
+        ),
+    ),
     ("shift of scores", make(lambda x, y: softmax(x, y) + x.square().sum(1), "index")),
     ("compile", make(branching)),
     ("vmap", make(lambda x, y: squares(x, y) * x.max().item())),
@@ -164,6 +238,8 @@ BROKEN = [
     ("clear errors", make(squares, kind=Trusting)),
     ("no broadcasting", make(squares, kind=Trusting)),
     ("state", make(counting())),
+    ("own tensors", make(unlearnt, "labels", own={"weight": class_vectors})),
+    ("own tensors", make(centres, "labels", own={"weight": drawn_anywhere})),
     ("documented", make(lambda output, target: squares(output, target))),
 ]
 

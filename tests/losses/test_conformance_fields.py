@@ -9,7 +9,7 @@ from losses.conformance import PROPERTIES, check, examine
 from losses.conformance.fields import BEYOND_FIELDS, OF_FIELDS
 from losses.core import Loss, Parts
 
-SHAPES = {"guess": "float N T", "truth": "float N T", "row": "int N", "mask": "bool N T"}
+SHAPES = {"guess": "float N T", "truth": "float N T", "row": "int<T N", "mask": "bool N T"}
 
 
 def example(generator):
@@ -86,6 +86,16 @@ def by_type(guess, truth, row, mask):
 
 
 LOOSE = {**SHAPES, "guess": "float N ...", "truth": "float N ..."}
+
+
+def one(*, generator):
+    return torch.tensor(1.0)
+
+
+def unlearnt(guess, truth, row, mask, scale):
+    return errors(guess, truth, row, mask) * scale.detach()
+
+
 BROKEN = [
     ("finite", changed(lambda v, x: v + x.exp() - x.exp())),
     ("finite", changed(lambda v, x: v, unbounded="a claim that is not true")),
@@ -103,6 +113,7 @@ BROKEN = [
     ("gradient accumulation", changed(lambda v, x: v * x.mean(0))),
     ("order of items", changed(lambda v, x: v * x[:1])),
     ("compile", changed(branching)),
+    ("compile", changed(lambda v, x: v, opaque="a claim that is not true")),
     ("vmap", changed(lambda v, x: v * x.max().item())),
     ("no synchronisation", changed(branching)),
     ("no synchronisation", changed(lambda v, x: v + x[x > 0].sum())),
@@ -111,9 +122,10 @@ BROKEN = [
     ("target types", make(by_type, kind=Trusting)),
     ("clear errors", make(errors, kind=Trusting)),
     ("clear errors", make(lambda *given: errors(*given))),
-    ("no broadcasting", make(errors, fields=LOOSE)),
+    ("no broadcasting", make(errors, fields={**SHAPES, "mask": "bool N ..."})),
     ("no broadcasting", make(errors, kind=Trusting)),
     ("state", changed(counting())),
+    ("own tensors", make(unlearnt, own={"scale": one})),
     ("documented", make(lambda guess, truth, row, mask: errors(guess, truth, row, mask))),
 ]
 
@@ -123,7 +135,7 @@ def test_a_sound_loss_passes_and_every_property_is_there():
     assert set(OF_FIELDS) | set(BEYOND_FIELDS) == set(findings) == set(PROPERTIES)
     assert not set(OF_FIELDS) & set(BEYOND_FIELDS)
     applied = {name for name, finding in findings.items() if finding.verdict == "pass"}
-    assert applied == set(OF_FIELDS)
+    assert applied == set(OF_FIELDS) - {"own tensors"}  # it has none
 
 
 @pytest.mark.parametrize(("prop", "broken"), BROKEN)
@@ -141,7 +153,7 @@ def test_every_property_is_seen_to_fail():
 def test_fields_are_declared(name):
     entry = losses.get(name)
     if entry.target == "fields":
-        assert tuple(entry.fields) == entry.inputs
+        assert tuple(name for name in entry.fields if name not in entry.own) == entry.inputs
         assert set(entry.limits) <= set(entry.inputs)
         drawn = entry.example(torch.Generator().manual_seed(0))
         again = entry.example(torch.Generator().manual_seed(0))
@@ -163,6 +175,8 @@ def test_what_does_not_fit_is_named():
     fails(needed + shapes, guess, truth[:, :1], row, mask)
     fails("broken needs one row per item", guess, truth[:1], row, mask)
     fails("broken needs bool values in mask, got torch.int64", guess, truth, row, mask.long())
+    message = "broken needs row from 0 to 2 (T is 3), got values from 3 to "
+    fails(message, guess, truth, row % 3 + 3, mask)
     fails("broken needs truth >= 0 and <= 1, got values from", guess, truth - 1, row, mask)
     fails(
         "broken needs guess [N, ...], truth [N, ...]", guess, truth[:, :2], row, mask, fields=LOOSE

@@ -1,10 +1,12 @@
 """Regression losses against scipy, scikit-learn and torch, their laws, and their optima."""
 
+import functools
 import itertools
 import math
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.special
 import scipy.stats
 import sklearn.metrics
@@ -63,6 +65,20 @@ def gaussian_nll(heads, y, floor=1e-6):
     return -scipy.stats.norm.logpdf(y, heads[:, 0], deviation) - np.log(2 * np.pi) / 2
 
 
+def beta_nll(heads, y, beta=0.5, floor=1e-6, fixed=None):
+    """`fixed` are the heads that the weight is taken from, where the others move."""
+    weight = (np.exp((heads if fixed is None else fixed)[:, 1]) + floor) ** beta
+    return weight * gaussian_nll(heads, y, floor)
+
+
+def tweedie(f, y, power=1.5):
+    """The integral from the mean to y of 2 (y - u) / u^p, which is what a deviance is."""
+    pairs = zip(np.exp(f), y, strict=True)
+    return np.array(
+        [scipy.integrate.quad(lambda u, y=y: 2 * (y - u) / u**power, mu, y)[0] for mu, y in pairs]
+    )
+
+
 REFERENCES = {
     "mse": mse,
     "mae": mae,
@@ -75,6 +91,8 @@ REFERENCES = {
     "quantile": quantile,
     "poisson_nll": poisson_nll,
     "gaussian_nll": gaussian_nll,
+    "beta_nll": beta_nll,
+    "tweedie": tweedie,
 }
 CASES = [
     *[(name, {}) for name in REFERENCES],
@@ -84,6 +102,10 @@ CASES = [
     ("pseudo_huber", {"delta": 3.0}),
     ("quantile", {"q": 0.9}),
     ("gaussian_nll", {"floor": 0.5}),
+    ("beta_nll", {"beta": 0.0}),
+    ("beta_nll", {"beta": 1.0, "floor": 0.5}),
+    ("tweedie", {"power": 1.01}),
+    ("tweedie", {"power": 1.99}),
 ]
 
 
@@ -97,7 +119,8 @@ def test_values_and_gradients_are_the_reference(name, given):
     values.sum().backward()
     reference = REFERENCES[name]
     assert np.allclose(values.detach().numpy(), reference(f, y, **given), rtol=1e-9, atol=1e-12)
-    expected = slopes(reference, f, y, **given)
+    moving = functools.partial(reference, fixed=f) if entry.detached else reference
+    expected = slopes(moving, f, y, **given)
     assert np.allclose(x.grad.numpy(), expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -145,6 +168,61 @@ def test_poisson_is_a_likelihood_up_to_log_factorial():
     constant = scipy.special.gammaln(counts.numpy() + 1)
     ours = losses.poisson_nll(f, counts, reduction="none").numpy()
     assert np.allclose(ours, -log_p - constant, rtol=1e-10)
+
+
+@pytest.mark.parametrize("power", [1.05, 1.5, 1.95])
+def test_tweedie_is_scikit_learns_deviance(power):
+    f, y = data(50)
+    y = y.abs() * (y > 1)
+    assert (y == 0).any()
+    ours = losses.tweedie(f, y, power=power)
+    theirs = sklearn.metrics.mean_tweedie_deviance(y.numpy(), f.exp().numpy(), power=power)
+    assert ours.item() == pytest.approx(theirs, rel=1e-12)
+
+
+def test_tweedie_ends_at_poisson_and_gamma():
+    """Between its ends the deviance is smooth in p, so 1e-9 away it is 1e-9 off, times logs."""
+    f, y = data(50)
+    y = y.abs()
+    for power, end in ((1 + 1e-9, 1), (2 - 1e-9, 2)):
+        limit = sklearn.metrics.mean_tweedie_deviance(y.numpy(), f.exp().numpy(), power=end)
+        assert losses.tweedie(f, y, power=power).item() == pytest.approx(limit, rel=1e-6)
+    poisson = losses.poisson_nll(f, y) - losses.poisson_nll(y.log(), y)
+    ours = losses.tweedie(f, y, power=1 + 1e-9)
+    assert ours.item() == pytest.approx(2 * poisson.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("power", [1.01, 1.5, 1.99])
+def test_tweedie_keeps_its_digits_near_its_ends_in_float32(power):
+    """A few roundings of the terms; the textbook form has y / (p - 1) and 1 / (2 - p) in them."""
+    y = torch.tensor([0.0, 0.1, 1.0, 20.0])
+    f = torch.tensor([0.5, -2.0, 0.3, 3.2])
+    exact = losses.tweedie(f.double(), y.double(), power=power, reduction="none")
+    ours = losses.tweedie(f, y, power=power, reduction="none")
+    size = exact + (1 + y) * (1 + f.abs()) * (f.exp() + torch.exp(-f))
+    assert ((ours - exact).abs() < 8 * torch.finfo(torch.float32).eps * size).all()
+
+
+def test_tweedie_refuses_negative_targets():
+    with pytest.raises(ValueError, match=r"tweedie needs targets >= 0, got values from -1 to -1"):
+        losses.tweedie(torch.zeros(2), -torch.ones(2))
+
+
+def test_beta_nll_lies_between_the_likelihood_and_squares():
+    f, y = data(50)
+    spread = data(50, seed=1)[0]
+    heads = torch.stack([f, spread], 1).requires_grad_()
+    slopes_at = {
+        beta: torch.autograd.grad(losses.beta_nll(heads, y, beta=beta, floor=0.1), heads)[0]
+        for beta in (0.0, 0.3, 1.0)
+    }
+    (likelihood,) = torch.autograd.grad(losses.gaussian_nll(heads, y, floor=0.1), heads)
+    torch.testing.assert_close(slopes_at[0.0], likelihood)
+    mean = f.clone().requires_grad_()
+    (squares,) = torch.autograd.grad(losses.mse(mean, y) / 2, mean)
+    torch.testing.assert_close(slopes_at[1.0][:, 0], squares)
+    variance = (spread.exp() + 0.1).unsqueeze(1)
+    torch.testing.assert_close(slopes_at[0.3], variance**0.3 * likelihood)
 
 
 # Laws
@@ -222,7 +300,8 @@ def test_optimum_of_squares_is_the_mean_and_of_counts_its_logarithm():
     y = data(31)[1].abs().round()
     for name in ("mse", "rmse"):
         assert slope_at(name, y.mean().item(), y) == pytest.approx(0, abs=1e-12)
-    assert slope_at("poisson_nll", y.mean().log().item(), y) == pytest.approx(0, abs=1e-12)
+    for name in ("poisson_nll", "tweedie"):
+        assert slope_at(name, y.mean().log().item(), y) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("q", [0.1, 0.5, 0.9])
@@ -301,7 +380,7 @@ def test_msle_above_the_floor_is_the_formula_whatever_the_floor():
 # Shapes and errors
 
 
-@pytest.mark.parametrize("name", sorted(set(REFERENCES) - {"gaussian_nll", "rmse"}))
+@pytest.mark.parametrize("name", sorted(set(REFERENCES) - {"beta_nll", "gaussian_nll", "rmse"}))
 def test_several_outputs_are_elementwise(name):
     f, y = (t.abs() for t in data(5, 3))
     whole = losses.build(name, reduction="none")(f, y)

@@ -1,0 +1,111 @@
+"""Losses for classes of very unequal sizes, which know how many training items each class has.
+
+In the formulas x are the scores, t the true class of C and n the training items per class. Counts
+matter only in proportion, so shares do as well; a class without items is held as rare as the rarest
+that has some, for whatever is 0 or infinite there would follow a class that training never shows.
+Weights by the effective number of items (Cui et al. 2019) are no loss of their own: any loss with
+`class_weight` takes them as `class_weight=effective`, see :func:`losses.class_weight`.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from losses.arguments import ClassCounts, ClassWeight, NonNegative, Positive
+from losses.core import Parts, loss
+from losses.weighting import Normalizer, weighted
+
+
+@loss(
+    "logit_adjusted", target="index or probabilities", source="Menon et al. 2020, arXiv:2007.07314"
+)
+def logit_adjusted(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_counts: ClassCounts = "data",
+    tau: NonNegative = 1.0,
+) -> Tensor:
+    r"""Cross-entropy of scores raised by the classes' log-shares,
+    :math:`-\sum_c y_c \log \frac{e^{x_c + \tau \log \pi_c}}{\sum_k e^{x_k + \tau \log \pi_k}},\
+    \pi_c = n_c / \sum_k n_k`.
+
+    The model learns the scores that a balanced data set would give: predict by the largest plain
+    score, which minimises the mean of the classes' error rates.
+
+    Args:
+        logits: unnormalised scores, float [N, C, ...].
+        target: class indices, int [N, ...], or a distribution over classes, float [N, C, ...].
+        class_counts: training items per class n [C].
+        tau: strength of the adjustment; 0 is plain cross-entropy, 1 is balanced.
+    """
+    return _with_prior(logits, target, class_counts, tau)
+
+
+@loss(
+    "balanced_softmax", target="index or probabilities", source="Ren et al. 2020, arXiv:2007.10740"
+)
+def balanced_softmax(
+    logits: Tensor, target: Tensor, *, class_counts: ClassCounts = "data"
+) -> Tensor:
+    r"""Cross-entropy of a softmax that counts,
+    :math:`-\sum_c y_c \log \frac{n_c e^{x_c}}{\sum_k n_k e^{x_k}}`.
+
+    It is :func:`logit_adjusted` at tau = 1, found from the shift between a long-tailed training
+    set and a balanced test set.
+
+    Args:
+        logits: unnormalised scores, float [N, C, ...].
+        target: class indices, int [N, ...], or a distribution over classes, float [N, C, ...].
+        class_counts: training items per class n [C].
+    """
+    return _with_prior(logits, target, class_counts, 1.0)
+
+
+def _with_prior(logits: Tensor, target: Tensor, counts: ClassCounts, tau: float) -> Tensor:
+    counts = _occurring(counts)
+    prior = tau * (counts / counts.sum()).log()  # [C]
+    raised = logits + prior.view(-1, *[1] * (logits.ndim - 2))
+    return F.cross_entropy(raised, target, reduction="none")
+
+
+@loss("ldam", target="index", source="Cao et al. 2019, arXiv:1906.07413")
+def ldam(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_counts: ClassCounts = "data",
+    max_margin: NonNegative = 0.5,
+    scale: Positive = 1.0,
+    class_weight: ClassWeight = None,
+    normalizer: Normalizer = "weight",
+) -> Parts:
+    r"""Cross-entropy with a margin that is wider for rare classes,
+    :math:`-w_t \log \frac{e^{s (x_t - m_t)}}{e^{s (x_t - m_t)} + \sum_{c \ne t} e^{s x_c}},\
+    m_c = m_{\max} (n_c / \min_k n_k)^{-1/4}`.
+
+    The authors give it cosines for scores, with a scale of 30, and class weights for the last
+    epochs only. The gradient grows with the scale.
+
+    Args:
+        logits: scores, unnormalised or cosines, float [N, C, ...].
+        target: class indices, int [N, ...].
+        class_counts: training items per class n [C].
+        max_margin: margin of the rarest class, in units of the scores.
+        scale: factor s of the scores.
+        class_weight: factor per class w [C].
+        normalizer: see :func:`losses.cross_entropy`.
+    """
+    counts = _occurring(class_counts)
+    margin = max_margin * (counts.amin() / counts) ** 0.25  # [C]
+    index = target.unsqueeze(1)
+    lowered = logits.gather(1, index) - margin[index]
+    values = F.cross_entropy(scale * logits.scatter(1, index, lowered), target, reduction="none")
+    return weighted(values, target, class_weight, normalizer)
+
+
+def _occurring(counts: ClassCounts) -> Tensor:
+    """Counts in which a class without items has those of the rarest class with some."""
+    assert isinstance(counts, Tensor)  # the core has resolved names and lists
+    rarest = torch.where(counts > 0, counts, torch.inf).amin()
+    return torch.maximum(counts, rarest)

@@ -1,0 +1,216 @@
+r"""Losses of a region's elements, each weighed by the region: rates, balanced, combined, sorted.
+
+Notation is that of the losses of regions: p the probability of a class in an element, y the target
+there, one item at a time, with ignored elements left out. Targets are class indices, or masks.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from losses.arguments import NonNegative, Share
+from losses.core import Parts, loss
+from losses.regions import SIGMOID, SOFTMAX, counted, flat, mask_sums, tversky_error
+from losses.safe import ratio
+
+
+@loss("balanced_bce", target="binary", source="Xie & Tu 2015, arXiv:1504.06375", region=True)
+def balanced_bce(logits: Tensor, target: Tensor, *, kept: Tensor | None) -> Parts:
+    r"""Binary cross-entropy that balances each mask with its background,
+    :math:`-\beta \sum y \log p - (1 - \beta) \sum (1 - y) \log(1 - p)`.
+
+    Here :math:`\beta` is the share of the item's elements outside the mask. For thin structures
+    such as edges. The value of an item is the sum over its elements [N, 1], and the mean divides by
+    their number. An item without a mask, or without a background, costs nothing by definition.
+
+    Args:
+        logits: log-odds, float [N, ...].
+        target: 0, 1 or between, [N, ...].
+    """
+    inside, outside, inner, elements = _bce_sums(logits, target, kept)
+    values = ratio((elements - inner) * inside + inner * outside, elements)
+    return Parts(values, elements)
+
+
+@loss("combo", target="binary", source="Taghanaki et al. 2018, arXiv:1805.02798", region=True)
+def combo(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    kept: Tensor | None,
+    alpha: Share = 0.5,
+    beta: Share = 0.5,
+    smooth: NonNegative = 1.0,
+) -> Parts:
+    r"""Weighted cross-entropy, averaged over an item's elements, with its Dice loss,
+    :math:`-\frac{\alpha}{L} \sum \left[\beta y \log p + (1 - \beta)(1 - y) \log(1 - p)\right]
+    + (1 - \alpha) \left(1 - \frac{2\,TP + s}{P + G + s}\right)`.
+
+    The paper subtracts the Dice coefficient where this adds its complement: the same up to the
+    constant 1 - alpha, so that the minimum is 0. One value per item [N, 1].
+
+    Args:
+        logits: log-odds, float [N, ...].
+        target: 0, 1 or between, [N, ...].
+        alpha: share of the cross-entropy.
+        beta: share of the positive part in it; above 1/2 it costs more to miss than to invent.
+        smooth: s, in elements.
+    """
+    inside, outside, _, elements = _bce_sums(logits, target, kept)
+    sums = mask_sums(logits, target, kept)
+    cross_entropy = ratio(beta * inside + (1 - beta) * outside, elements)
+    dice = tversky_error(sums, 0.5, 0.5, smooth / 2)
+    return counted(alpha * cross_entropy + (1 - alpha) * dice, sums)
+
+
+def _bce_sums(logits: Tensor, target: Tensor, kept: Tensor | None) -> tuple[Tensor, ...]:
+    """Sums of -y log p and of -(1 - y) log(1 - p), of y, and of what counts: [N, 1]."""
+    x, y = flat(logits, 1), flat(target, 1)
+    weight = torch.ones_like(y) if kept is None else flat(kept, 1).to(y.dtype)
+    rows = (
+        -y * weight * F.logsigmoid(x),
+        -(1 - y) * weight * F.logsigmoid(-x),
+        y * weight,
+        weight,
+    )
+    return tuple(row.sum(1, keepdim=True) for row in rows)
+
+
+@loss(
+    "sensitivity_specificity",
+    target="binary",
+    source="Jadon 2020, arXiv:2006.14822",
+    region=True,
+    saturating=SIGMOID,
+)
+def sensitivity_specificity(
+    logits: Tensor, target: Tensor, *, kept: Tensor | None, sensitivity_weight: Share = 0.5
+) -> Parts:
+    r"""Shares of a mask that are missed and of the rest that is falsely found,
+    :math:`w \frac{FN}{G} + (1 - w) \frac{FP}{L - G}` with L elements.
+
+    One minus the weighted sum of sensitivity and specificity, which is a score. A side without
+    elements costs nothing.
+
+    Args:
+        logits: log-odds, float [N, ...].
+        target: 0, 1 or between, [N, ...].
+        sensitivity_weight: w, of the sensitivity.
+    """
+    sums = mask_sums(logits, target, kept)
+    missed = ratio(sums.true - sums.both, sums.true)
+    invented = ratio(sums.predicted - sums.both, sums.elements - sums.true)
+    return counted(sensitivity_weight * missed + (1 - sensitivity_weight) * invented, sums)
+
+
+@loss(
+    "squared_sensitivity_specificity",
+    target="binary",
+    source="Brosch et al. 2015, Deep convolutional encoder networks for multiple sclerosis lesion "
+    "segmentation",
+    region=True,
+    saturating=SIGMOID,
+)
+def squared_sensitivity_specificity(
+    logits: Tensor, target: Tensor, *, kept: Tensor | None, sensitivity_weight: Share = 0.5
+) -> Parts:
+    r"""Mean squared errors in a mask and outside it,
+    :math:`w \frac{\sum y (y - p)^2}{G} + (1 - w) \frac{\sum (1 - y) (y - p)^2}{L - G}`.
+
+    A side without elements costs nothing.
+
+    Args:
+        logits: log-odds, float [N, ...].
+        target: 0, 1 or between, [N, ...].
+        sensitivity_weight: w, of the error in the mask; the paper's sensitivity ratio.
+    """
+    y, sums = flat(target, 1), mask_sums(logits, target, kept)
+    error = (flat(logits.sigmoid(), 1) - y).square()
+    error = error if kept is None else error * flat(kept, 1)
+    inside = (y * error).sum(1, keepdim=True)
+    outside = ((1 - y) * error).sum(1, keepdim=True)
+    missed, invented = ratio(inside, sums.true), ratio(outside, sums.elements - sums.true)
+    return counted(sensitivity_weight * missed + (1 - sensitivity_weight) * invented, sums)
+
+
+@loss(
+    "lovasz",
+    target="index",
+    source="Berman et al. 2018, arXiv:1705.08790",
+    region=True,
+    saturating=SOFTMAX,
+)
+def lovasz(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    kept: Tensor | None,
+    absent: Literal["skip", "count"] = "skip",
+    include_background: bool = True,
+) -> Parts:
+    r"""Jaccard loss of each class, made convex in the errors, :math:`\sum_i m_{(i)} \delta_i`.
+
+    The errors are m = 1 - p in elements of the class and p in others, sorted downwards;
+    :math:`\delta_i` is by how much the Jaccard loss of hard masks grows with the i-th as a mistake.
+    For hard p it is that loss. One value per item and class [N, C]; it sorts every class's errors.
+
+    Args:
+        logits: unnormalised scores, float [N, C, ...].
+        target: class indices, int [N, ...].
+        absent: a class that an item lacks does not count ("skip"), or costs its largest error
+            ("count").
+        include_background: whether class 0 counts as a class.
+    """
+    first = 0 if include_background else 1
+    p, index = flat(logits.softmax(1), 2)[:, first:], flat(target, 1).unsqueeze(1)
+    true = index == torch.arange(first, logits.shape[1], device=index.device).view(-1, 1)
+    there = None if kept is None else flat(kept, 1).unsqueeze(1)
+    true = true if there is None else true & there
+    values = _lovasz(torch.where(true, 1 - p, p), true, there)
+    elements = torch.ones_like(index) if there is None else there
+    counts = elements.any(-1) & (true.any(-1) | (absent == "count"))
+    return Parts(torch.where(counts, values, 0), counts.to(p.dtype))
+
+
+@loss(
+    "lovasz_hinge",
+    target="binary",
+    source="Yu & Blaschko 2015, The Lovász hinge; Berman et al. 2018, arXiv:1705.08790",
+    region=True,
+)
+def lovasz_hinge(logits: Tensor, target: Tensor, *, kept: Tensor | None) -> Parts:
+    r"""Jaccard loss of a mask, made convex in scores x, :math:`\sum_i \max(0, m_{(i)}) \delta_i`.
+
+    The margin errors m = 1 - x in the mask and 1 + x outside it are sorted downwards, and
+    :math:`\delta_i` is as in :func:`lovasz`. An empty mask costs its largest error. One value per
+    item [N, 1].
+
+    Args:
+        logits: scores, float [N, ...].
+        target: 0 or 1, [N, ...]; between them, 1 from 1/2 on.
+    """
+    x, true = flat(logits, 1), flat(target, 1) >= 0.5
+    there = None if kept is None else flat(kept, 1)
+    values = _lovasz(1 - torch.where(true, x, -x), true, there).unsqueeze(1)
+    elements = torch.ones_like(true) if there is None else there
+    return Parts(values, elements.any(1, keepdim=True).to(x.dtype))
+
+
+def _lovasz(errors: Tensor, true: Tensor, kept: Tensor | None) -> Tensor:
+    """Sum of errors [..., L] above 0, each times what it adds to the Jaccard loss.
+
+    With i true elements left and a union of u after a mistake, that is 1 / u for a true element and
+    i / (u (u - 1)) for another; as differences of the loss these would lose most digits.
+    """
+    if kept is not None:
+        errors = torch.where(kept, errors, -1)  # cost nothing, and stand behind all that does
+    errors, order = errors.sort(-1, descending=True)
+    true = true.gather(-1, order)
+    found = true.cumsum(-1, dtype=torch.int32)
+    left = (true.sum(-1, keepdim=True) - found).to(errors.dtype)
+    union = left + torch.arange(1, true.shape[-1] + 1, device=true.device)
+    grown = true | (union == 1)
+    slope = torch.where(grown, 1, left) / torch.where(grown, union, union * (union - 1))
+    return (errors.relu() * slope).sum(-1)

@@ -1,0 +1,298 @@
+"""Sweeps on real worker processes: they resume, survive kills, share work, and stop when asked."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import launch as module
+from harness import sweep as sweeps
+from harness.cli import main
+from harness.commands import read_all
+from harness.launch import Launch, LaunchError, default_jobs
+from harness.plan import Plan, PlannedRun
+from harness.record import Record
+from harness.store import Store
+from harness.sweep import request
+from tests.harness.spine import alive, records, start, started, wait_for, write_sweep
+
+FOREVER = ["trainer.epochs=1000000"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def saved(path: Path) -> Plan:
+    """The plan of a sweep, kept so that another process need not make it."""
+    wanted = request(str(path), [])
+    plan = sweeps.plan(wanted)
+    sweeps.save(wanted, plan)
+    return plan
+
+
+def launched(runs: list[PlannedRun], here: Path, **options: Any) -> Launch:
+    return Launch(
+        runs, Store(here / "results"), **({"jobs": 1, "log": here / "workers.log"} | options)
+    )
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended meanwhile
+            continue
+        if parent == process and alive(int(path.parent.name)):
+            found.append(int(path.parent.name))
+    return found
+
+
+def in_progress(store: Path) -> list[Path]:
+    """Folders of runs that were begun and have no record."""
+    return [
+        lock.parent
+        for lock in store.glob("runs/*/.lock")
+        if not lock.with_name("record.json").exists()
+    ]
+
+
+def earlier(store: Path) -> list[Path]:
+    return sorted(store.glob("runs/*/record.json.*"))
+
+
+def test_a_sweep_goes_on_where_it_was_and_trains_nothing_twice(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some arms first, then all, then again; in a folder with files named like our modules."""
+    for name in ("losses", "harness", "torch", "queue", "json"):
+        (here / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+    arms = {
+        "ce": ["loss=cross_entropy"],
+        "wild": ["loss=focal", "optimizer.name=sgd", "optimizer.lr=1e30"],
+        "focal": ["loss=focal"],
+    }
+    words = ["sweep", str(write_sweep(here, arms=arms)), "--jobs", "1"]
+    store = here / "results"
+
+    assert main([*words, "--only", "c?"]) == 0
+    out = capsys.readouterr().out
+    assert "0 done, 2 to run in 1 process" in out
+    assert "[2/2] ce  seed 1  test/accuracy " in out
+    first = started(store)
+    assert len(first) == 2
+
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "2 done, 4 to run" in out
+    lines = [line for line in out.splitlines() if line.startswith("[")]
+    assert [line.split()[1:4] for line in lines] == [
+        [arm, "seed", seed] for seed in "01" for arm in ("wild", "focal")
+    ]
+    assert all("diverged: " in line and " at step " in line for line in lines[::2])
+    second = started(store)
+    assert len(second) == 6
+    assert second.items() >= first.items()
+    statuses = sorted(record["status"] for record in records(store).values())
+    assert statuses == ["diverged"] * 2 + ["done"] * 4
+
+    (store / "sweeps" / "small" / "workers.log").unlink()
+    assert main(words) == 0
+    assert "6 done, 0 to run\n" in capsys.readouterr().out
+    assert main([*words, "--only", "ce"]) == 0  # what is wanted is done, and other things too
+    assert started(store) == second
+    assert not (store / "sweeps" / "small" / "workers.log").exists()  # no worker was started
+    reports = {path.name for path in (store / "sweeps" / "small").iterdir()}
+    assert {"comparison.csv", "comparison.md", "comparison.tex", "report.html"} < reports
+    assert earlier(store) == []
+
+
+@pytest.mark.slow
+def test_done_runs_are_trained_again_by_force_and_failed_ones_on_request(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_sweep(here)
+    plan = saved(path)
+    store = Store(here / "results")
+    runs = list(plan.runs())
+    old = {"started": "2001-01-01T00:00:00.000+00:00"}
+    for run, status in zip(runs, ("done", "failed", "diverged", "done"), strict=True):
+        metrics = {plan.metric: 0.5} if status == "done" else {}
+        store.write(
+            Record(run.id, status, run.config, run.seed, metrics, provenance=old, error="once")  # type: ignore[arg-type]
+        )
+    before = started(store.folder)
+
+    assert main(["sweep", str(path), "--jobs=1"]) == 0  # failed runs are results
+    assert started(store.folder) == before
+
+    assert main(["sweep", str(path), "--jobs=1", "--retry-failed"]) == 0
+    assert "4 done, 2 to run" in capsys.readouterr().out
+    after = started(store.folder)
+    again = {run.id for run in runs[1:3]}
+    assert {run for run in before if after[run] != before[run]} == again
+    assert {record["status"] for record in records(store.folder).values()} == {"done"}
+    assert {file.parent.name for file in earlier(store.folder)} == again
+
+    assert main(["sweep", str(path), "--jobs=1", "--force", "--only=*/focal"]) == 0
+    assert "4 done, 2 to run" in capsys.readouterr().out
+    forced = {run.id for run in runs if run.arm == "focal"}
+    latest = started(store.folder)
+    assert {run for run in after if latest[run] != after[run]} == forced
+    kept = [json.loads(file.read_text()) for file in earlier(store.folder)]
+    assert sorted(record["status"] for record in kept) == ["diverged", "done", "done", "failed"]
+
+
+def test_a_killed_worker_loses_nothing(here: Path) -> None:
+    """Its run is trained by another; what a worker cannot train is told and holds nobody up."""
+    plan = saved(write_sweep(here, overrides=["trainer.epochs=40"]))
+    runs = list(plan.runs())
+    wrong = dataclasses.replace(runs[0], id="wrong", config={**runs[0].config, "more": 1})
+    launch = launched([*runs, wrong], here)
+    killed: list[int] = []
+
+    def kill_once() -> None:
+        if not killed and in_progress(here / "results"):
+            killed.append(launch.workers[0].process.pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    ended = {event.run.id: event for event in launch.events(kill_once)}
+    assert killed
+    assert launch.deaths.total() == 1
+    assert {ended[run.id].status for run in runs} == {"done"}
+    assert ended["wrong"].status == "refused"
+    assert str(ended["wrong"].error).startswith("ValueError: config has no key 'more'; ")
+    found = read_all(plan, launch.store)
+    assert len(found) == 4
+    assert all(record.status == "done" for record in found.values())
+    assert earlier(here / "results") == []
+    assert launch.workers == []
+    assert not children(os.getpid())
+
+
+def test_a_run_that_kills_its_workers_is_recorded_as_failed(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "TRIES", 1)
+    path = write_sweep(here, seeds=1, arms={"ce": ["loss=cross_entropy", *FOREVER]})
+    plan = saved(path)
+    (run,) = plan.runs()
+    launch = launched([run], here)
+
+    def kill() -> None:
+        if in_progress(here / "results"):
+            os.kill(launch.workers[0].process.pid, signal.SIGKILL)
+
+    (event,) = launch.events(kill)
+    assert (event.run, event.status) == (run, "failed")
+    assert event.error == "the process that trained it died 1 times (exit code -9)"
+    record = launch.store.read(run.id)
+    assert record is not None
+    assert (record.status, record.error) == ("failed", event.error)
+    for command in ("plan", "report", "sweep"):  # that record has no times
+        assert main([command, str(path)]) == 0
+    assert "1 done, 0 to run" in capsys.readouterr().out
+
+
+def test_workers_that_cannot_start_are_an_error_that_names_the_log(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "SERVE", "import sys; sys.exit('no such library')  # {path}")
+    path = write_sweep(here)
+    runs = list(saved(path).runs())
+    log = here / "results" / "sweeps" / "small" / "workers.log"
+    with pytest.raises(LaunchError, match="could not start"):
+        list(launched(runs, here).events())
+    assert main(["sweep", str(path)]) == 1
+    told = capsys.readouterr().err
+    assert (
+        told == f"lossbench: a worker could not start (exit code 1); see {log.relative_to(here)}\n"
+    )
+    assert "no such library" in log.read_text()
+
+
+def test_a_store_that_cannot_be_written_ends_the_sweep(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_sweep(here, seeds=1)
+    first, _ = saved(path).runs()
+    folder = here / "results" / "runs" / first.id
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(here / "nowhere" / "at all")  # reads as missing, cannot be made
+    assert main(["sweep", str(path), "--jobs=1"]) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith(f"lossbench: cannot write results/runs/{first.id}")
+    assert not children(os.getpid())
+
+
+def test_jobs_are_as_many_as_processors_unless_there_are_fewer_runs(here: Path) -> None:
+    assert 1 <= default_jobs() <= (os.cpu_count() or 1)
+    run = PlannedRun("a", "task", "arm", 0, {})
+    assert launched([run] * 3, here, jobs=8).jobs == 3
+
+
+# Whole sweeps as processes
+
+
+def leader(here: Path, path: Path, *words: str) -> "subprocess.Popen[str]":
+    return start(["-m", "harness", "sweep", str(path), "--jobs=1", *words], here)
+
+
+@pytest.mark.slow
+def test_two_sweeps_of_one_plan_share_the_work(here: Path) -> None:
+    path = write_sweep(here, seeds=4, overrides=["trainer.epochs=20"])
+    plan = saved(path)
+    leaders = [leader(here, path) for _ in range(2)]
+    for process in leaders:
+        out, err = process.communicate(timeout=180)
+        assert process.returncode == 0, err
+        assert "8 done" in out or "[8/8]" in out
+        assert err == ""
+    assert records(here / "results").keys() == {run.id for run in plan.runs()}
+    assert earlier(here / "results") == []  # none was trained twice
+
+
+def begun(here: Path) -> tuple["subprocess.Popen[str]", list[int]]:
+    """A sweep that is training something endless, and its workers."""
+    path = write_sweep(here, overrides=FOREVER)
+    saved(path)
+    process = leader(here, path)
+    wait_for(lambda: in_progress(here / "results"), "a run to begin")
+    workers = children(process.pid)
+    assert len(workers) == 1
+    return process, workers
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_everything_and_says_how_to_go_on(here: Path) -> None:
+    process, workers = begun(here)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=5)
+    assert process.returncode == 130
+    path = here / "small.yaml"
+    assert err == f"\nlossbench: stopped with 4 runs left; go on with: lossbench sweep {path}\n"
+    assert "Traceback" not in out
+    wait_for(lambda: not any(map(alive, workers)), "the workers to end", 5)
+    assert records(here / "results") == {}
+    assert len(in_progress(here / "results")) == 1
+    with Store(here / "results").claim(in_progress(here / "results")[0].name) as free:
+        assert free
+
+
+@pytest.mark.slow
+def test_workers_end_when_their_leader_is_killed(here: Path) -> None:
+    process, workers = begun(here)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=5)
+    wait_for(lambda: not any(map(alive, workers)), "the workers to end", 5)
+    assert records(here / "results") == {}

@@ -1,0 +1,255 @@
+"""Box losses against numpy, box by box, and against torchvision where boxes have an area."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torchvision.ops as ops
+
+import losses
+from losses.conformance import check, examine
+from losses.core import Loss
+from tests.losses.oracle import TOLERANCE, slopes
+
+
+def overlap(box, true):
+    """Intersection over union, by the sides; two boxes without area count as alike."""
+    inner = area(*np.maximum(box[:2], true[:2]), *np.minimum(box[2:], true[2:]))
+    union = area(*box) + area(*true) - inner
+    return inner / union if union > 0 else 1.0
+
+
+def area(x1, y1, x2, y2):
+    return max(x2 - x1, 0) * max(y2 - y1, 0)
+
+
+def hull(box, true):
+    """Sides of the hull of all eight corners."""
+    corners = np.concatenate([box, true]).reshape(4, 2)
+    return corners.max(0) - corners.min(0)
+
+
+def centre_term(box, true):
+    between = (box[:2] + box[2:]) / 2 - (true[:2] + true[2:]) / 2
+    across = hull(box, true)
+    return (between @ between) / (across @ across) if across.any() else 0.0
+
+
+def iou(box, true):
+    return 1 - overlap(box, true)
+
+
+def unitbox(box, true, floor=1e-6):
+    return -math.log(max(overlap(box, true), floor))
+
+
+def alpha_iou(box, true, alpha=3.0):
+    return 1 - overlap(box, true) ** alpha
+
+
+def giou(box, true):
+    whole = np.prod(hull(box, true))
+    union = area(*box) + area(*true)
+    union -= area(*np.maximum(box[:2], true[:2]), *np.minimum(box[2:], true[2:]))
+    return iou(box, true) + ((whole - union) / whole if whole > 0 else 0.0)
+
+
+def diou(box, true):
+    return iou(box, true) + centre_term(box, true)
+
+
+def shape_term(box, true):
+    sides = [np.maximum(b[2:] - b[:2], 0) for b in (box, true)]
+    if not all(side.any() for side in sides):
+        return 0.0
+    ours, theirs = (math.atan2(*side) for side in sides)
+    return 4 / math.pi**2 * (ours - theirs) ** 2
+
+
+def ciou_alpha(box, true):
+    v = shape_term(box, true)
+    return v / (iou(box, true) + v) if v > 0 else 0.0
+
+
+def ciou(box, true):
+    return diou(box, true) + ciou_alpha(box, true) * shape_term(box, true)
+
+
+def eiou(box, true):
+    longer = (box[2:] - box[:2]) - (true[2:] - true[:2])
+    across = hull(box, true)
+    terms = [(d / a) ** 2 for d, a in zip(longer, across, strict=True) if a > 0]
+    return diou(box, true) + sum(terms)
+
+
+def each(function):
+    return lambda boxes, target, **given: np.array(
+        [function(box, true, **given) for box, true in zip(boxes, target, strict=True)]
+    )
+
+
+REFERENCES = {
+    "iou": each(iou),
+    "unitbox": each(unitbox),
+    "alpha_iou": each(alpha_iou),
+    "giou": each(giou),
+    "diou": each(diou),
+    "ciou": each(ciou),
+    "eiou": each(eiou),
+}
+CASES = [
+    *[(name, {}) for name in REFERENCES],
+    ("unitbox", {"floor": 0.3}),
+    ("alpha_iou", {"alpha": 1.0}),
+    ("alpha_iou", {"alpha": 2.5}),
+]
+TORCHVISION = {
+    "giou": ops.generalized_box_iou_loss,
+    "diou": ops.distance_box_iou_loss,
+    "ciou": ops.complete_box_iou_loss,
+}
+
+
+def draw(seed, items=60):
+    """Boxes that overlap, lie within each other or apart, as arrays [N, 4]."""
+    numbers = np.random.default_rng(seed)
+    low, sides = numbers.normal(size=(2, items, 2), scale=2), numbers.gamma(2, size=(2, items, 2))
+    return np.concatenate([low, low + sides], 2)
+
+
+def inverted(seed):
+    """The same with a third of the boxes inverted in x, a third in both."""
+    boxes, target = draw(seed)
+    boxes[::3] = boxes[::3][:, [2, 1, 0, 3]]
+    boxes[1::3] = boxes[1::3][:, [2, 3, 0, 1]]
+    return boxes, target
+
+
+@pytest.mark.parametrize("made", [draw, inverted])
+@pytest.mark.parametrize(("name", "given"), CASES)
+def test_values_and_gradients_are_the_reference(name, given, made):
+    boxes, target = made(1)
+    x = torch.tensor(boxes, requires_grad=True)
+    values = losses.build(name, reduction="none", **given)(x, torch.tensor(target))
+    expected = REFERENCES[name](boxes, target, **given)
+    np.testing.assert_allclose(values.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
+    (gradient,) = torch.autograd.grad(values.sum(), x)
+    reference = REFERENCES[name]
+    if name == "ciou":  # its factor is a constant
+        factors = each(ciou_alpha)(boxes, target)
+        parts = each(diou), each(shape_term)
+        reference = lambda b, t: parts[0](b, t) + factors * parts[1](b, t)  # noqa: E731
+    slope = slopes(reference, boxes, target, **given)
+    np.testing.assert_allclose(gradient.numpy(), slope, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_boxes_with_an_area_cost_what_torchvision_says(name):
+    boxes, target = (torch.tensor(b) for b in draw(2))
+    grads = []
+    for function in (losses.build(name, reduction="none"), TORCHVISION[name]):
+        x = boxes.clone().requires_grad_()
+        values = function(x, target)
+        grads.append((values.detach(), torch.autograd.grad(values.sum(), x)[0]))
+    # torchvision adds 1e-7 to every denominator, the least of which is about 0.1 here.
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_relations_between_box_losses():
+    boxes, target = (torch.tensor(b) for b in draw(3))
+    one = losses.iou(boxes, target, reduction="none")
+    torch.testing.assert_close(losses.alpha_iou(boxes, target, alpha=1.0, reduction="none"), one)
+    metric = ops.box_iou(boxes, target).diagonal()
+    torch.testing.assert_close(one, 1 - metric)
+    near = metric > 1e-6
+    torch.testing.assert_close(
+        losses.unitbox(boxes, target, reduction="none")[near], -metric[near].log()
+    )
+    like = torch.cat([boxes[:, :2], boxes[:, :2] + target[:, 2:] - target[:, :2]], 1)
+    for name in ("ciou", "eiou"):  # of boxes with equal sides only the distance is left
+        torch.testing.assert_close(losses.build(name)(like, target), losses.diou(like, target))
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_units_and_places_do_not_matter(name):
+    boxes, target = (torch.tensor(b) for b in draw(4))
+    module = losses.build(name)
+    torch.testing.assert_close(module(100 * boxes + 7, 100 * target + 7), module(boxes, target))
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_degenerate_boxes(name):
+    """Identical boxes cost 0, points and lines included; values and gradients are finite."""
+    module = losses.build(name, reduction="none")
+    rows = torch.tensor([[0, 0, 0, 0], [3, 1, 3, 5], [1, 2, 4, 2], [0, 0, 2, 1]]).double()
+    assert module(rows, rows).tolist() == [0, 0, 0, 0]
+    boxes, target = rows.repeat(4, 1).requires_grad_(), rows.repeat_interleave(4, 0)
+    values = module(boxes, target)
+    expected = REFERENCES[name](boxes.detach().numpy(), target.numpy())
+    np.testing.assert_allclose(values.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
+    values.sum().backward()
+    assert boxes.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e9])
+def test_tiny_and_huge_boxes_have_finite_gradients_in_float32(name, scale):
+    boxes, target = (scale * torch.tensor(b).float() for b in draw(5))
+    boxes.requires_grad_()
+    value = losses.build(name)(boxes, target)
+    value.backward()
+    assert value.isfinite()
+    assert boxes.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["giou", "diou", "ciou", "eiou"])
+def test_steps_along_the_gradient_bring_boxes_that_lie_apart_together(name):
+    """They overlap in the end; how much differs, for GIoU first grows the box and is slow."""
+    """They overlap in the end; how much differs, for GIoU first grows the box and is slow."""
+    boxes = torch.tensor([[6.0, 5.0, 8.0, 6.0], [-9.0, 0.0, -8.0, 1.0]], requires_grad=True)
+    target = torch.tensor([[0.0, 0.0, 2.0, 2.0]]).expand(2, 4)
+    module, optimiser = losses.build(name, reduction="sum"), torch.optim.Adam([boxes], lr=0.05)
+    for _ in range(400):
+        optimiser.zero_grad()
+        module(boxes, target).backward()
+        optimiser.step()
+    assert (losses.iou(boxes, target, reduction="none") < 1).all()
+
+
+@pytest.mark.parametrize(("name", "given"), [case for case in CASES if case[1]])
+def test_other_settings_conform(name, given):
+    assert [f for f in check(name, **given) if f.verdict == "fail"] == []
+
+
+def test_shapes_that_are_no_boxes_are_refused():
+    for shape in ((4,), (3, 5), (2, 3, 4)):
+        with pytest.raises(ValueError, match=r"giou needs boxes \[N, 4\] on both sides; got"):
+            losses.giou(torch.zeros(shape), torch.zeros(shape))
+
+
+def naive(boxes, target):
+    """One minus intersection over union, unguarded."""
+    low = torch.maximum(boxes[:, :2], target[:, :2])
+    high = torch.minimum(boxes[:, 2:], target[:, 2:])
+    inner = (high - low).clamp(min=0).prod(1)
+    areas = [(b[:, 2:] - b[:, :2]).prod(1) for b in (boxes, target)]
+    return 1 - inner / (areas[0] + areas[1] - inner)
+
+
+@pytest.mark.parametrize(
+    ("prop", "function"),
+    [
+        ("finite", naive),
+        ("perfect prediction", lambda b, t: (b - t).square().sum(1).sqrt()),
+        ("wrong and confident", naive),
+        ("monotone", lambda b, t: 1 - naive(b, t)),
+        ("reductions", lambda b, t: (b - t).square()),
+        ("not below the minimum", lambda b, t: naive(b, t) - 1),
+    ],
+)
+def test_a_property_catches_a_box_loss_that_lacks_it(prop, function):
+    sound = examine(prop, losses.get("diou"))
+    assert sound.verdict == "pass", sound.reason
+    assert examine(prop, Loss("broken", function, "boxes", "nowhere", {})).verdict == "fail"
