@@ -221,7 +221,7 @@ SEGMENTATION = (
         consequence="It is a score: a perfect mask has the largest value and its complement the "
         "least.",
         loss="sensitivity_specificity",
-        ours=lambda y, p: _ours("sensitivity_specificity", y, p, weight=0.5),
+        ours=lambda y, p: _ours("sensitivity_specificity", y, p, sensitivity_weight=0.5),
     ),
     Erratum(
         name="hausdorff_one_sided",
