@@ -99,11 +99,10 @@ def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 def _split(scores: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of true class and rest [N, 2, ...], and of each rival [N, C, ...].
 
-    The true class's place among its rivals holds a very small number, the same for everybody.
+    The true class is among its own rivals with a probability of 0.
     """
-    floor = torch.finfo(scores.dtype).min / 4
-    rivals = scores.scatter(1, index, floor)
+    rivals = scores.scatter(1, index, torch.finfo(scores.dtype).min / 4)
     best = rivals.amax(1, keepdim=True).detach()  # the sum less this keeps its digits
-    among = F.log_softmax(rivals - best, 1).scatter(1, index, floor)
+    among = F.log_softmax(rivals - best, 1)
     odds = scores.gather(1, index) - best - (rivals - best).logsumexp(1, keepdim=True)
     return torch.cat([F.logsigmoid(odds), F.logsigmoid(-odds)], 1), among

@@ -389,7 +389,8 @@ def orpo(chosen: Tensor, rejected: Tensor, *, odds_weight: NonNegative = 0.1) ->
     Raises:
         ValueError: a log-probability above 0 (checked in eager mode on the CPU).
     """
-    chosen, rejected = chosen.clamp(max=0), rejected.clamp(max=0)
+    # Not clamp, which may pass no gradient at 0 itself.
+    chosen, rejected = (torch.where(x > 0, 0, x) for x in (chosen, rejected))
     return -chosen + odds_weight * F.softplus(_log_odds(rejected) - _log_odds(chosen))
 
 

@@ -208,8 +208,13 @@ def _windowed(maps: Tensor, window: int, sigma: float) -> Tensor:
     place = torch.arange(window, dtype=maps.dtype, device=maps.device) - (window - 1) / 2
     weights = torch.exp(-(place / sigma).square() / 2)
     weights = weights / weights.sum()
-    planes = maps.flatten(0, -3).unsqueeze(1)
-    planes = F.conv2d(F.conv2d(planes, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
+    # One image whose planes are its channels is the quickest for torch, by far.
+    planes = maps.flatten(0, -3)
+    count = len(planes)
+    if count == 0:
+        return maps[..., window - 1 :, window - 1 :]
+    rows = weights.view(1, 1, -1, 1).expand(count, 1, window, 1)
+    planes = F.conv2d(F.conv2d(planes, rows, groups=count), rows.mT, groups=count)
     return planes.view(*maps.shape[:-2], *planes.shape[-2:])
 
 

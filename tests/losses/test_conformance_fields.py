@@ -181,3 +181,26 @@ def test_what_does_not_fit_is_named():
     fails(
         "broken needs guess [N, ...], truth [N, ...]", guess, truth[:, :2], row, mask, fields=LOOSE
     )
+
+
+OTHER_SETTINGS = [
+    ("charbonnier", {"eps": 1e-8}),
+    ("ctc", {"zero_infinity": False, "per_symbol": True}),
+    ("dapo", {"clip_low": 0.9, "clip_high": 0.01}),
+    ("distillation", {"temperature": 0.1}),
+    ("dkd", {"temperature": 0.5, "target_weight": 0.0}),
+    ("dpo", {"beta": 10.0}),
+    ("grpo", {"clip": 0.01, "beta": 0.0}),
+    ("ipo", {"beta": 1e-3}),
+    ("kto", {"beta": 5.0, "desirable_weight": 0.0}),
+    ("lsgan_discriminator", {"fake_label": -1.0}),
+    ("ms_ssim", {"scales": 2, "window": 4, "sigma": 0.8, "data_range": 255.0}),
+    ("orpo", {"odds_weight": 1.0}),
+    ("simpo", {"margin": 0.0}),
+    ("ssim", {"window": 3, "data_range": 2.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "given"), OTHER_SETTINGS)
+def test_losses_conform_at_other_settings(name, given):
+    assert [finding for finding in check(name, **given) if finding.verdict == "fail"] == []

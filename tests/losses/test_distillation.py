@@ -121,3 +121,15 @@ def test_a_sure_and_mistaken_student_is_corrected():
         (slope,) = torch.autograd.grad(loss, student)
         assert slope[0, 0] > 0.1
         assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("distillation", {}), ("dkd", {}), ("dkd", {"rival_weight": 0.0})]
+)
+def test_a_large_common_offset_costs_no_digits(name, given):
+    """In float32, with scores that hold the offset exactly."""
+    student, teacher, *target = draw(name)
+    scores = [(4 * field).round().float() / 4 for field in (student, teacher)]
+    module = losses.build(name, temperature=1.0, reduction="none", **given)
+    moved = module(*(field + 2.0**14 for field in scores), *target)
+    torch.testing.assert_close(moved, module(*scores, *target), rtol=1e-5, atol=1e-6)
