@@ -31,10 +31,14 @@ def register(files: Sequence[str] = ()) -> None:
     """Put the root and every registered name into Hydra's store, after loading plug-in files."""
     plugins.load(files)
     _register_root()
-    store = ConfigStore.instance()
     for name in losses.names():
-        settings = _defaults(losses.get(name).parameters)
-        store.store(group="loss", name=name, node={name: {"weight": 1.0, **settings}})
+        _register_loss(name)
+
+
+@functools.cache
+def _register_loss(name: str) -> None:
+    node = {name: {"weight": 1.0, **_defaults(losses.get(name).parameters)}}
+    ConfigStore.instance().store(group="loss", name=name, node=node)
 
 
 @functools.cache

@@ -75,10 +75,6 @@ class Store:
         """The folder of a sweep's plan and reports."""
         return self.folder / "sweeps" / name
 
-    def has(self, run_id: str) -> bool:
-        """Whether a record exists, readable or not."""
-        return (self.run_folder(run_id) / "record.json").exists()
-
     def read(self, run_id: str) -> Record | None:
         """The record of a run, or None if there is none.
 

@@ -74,14 +74,14 @@ def python(
 
 
 def modules_after(command: Sequence[str], folder: Path) -> set[str]:
-    """Top-level modules that one command of ours imports."""
+    """Top-level modules that one command of ours imports, given the caches that there are."""
     code = (
         "import sys; from harness.cli import main\n"
         f"try: code = main({list(command)!r})\n"
         "except SystemExit as end: code = end.code\n"
         "print('modules', code, *sorted({name.partition('.')[0] for name in sys.modules}))"
     )
-    done = python(["-c", code], folder, XDG_CACHE_HOME=str(folder / "cache"))
+    done = python(["-c", code], folder)
     words = done.stdout.splitlines()[-1].split() if done.stdout else []
     assert words[:2] == ["modules", "0"], done.stdout + done.stderr
     return set(words[2:])

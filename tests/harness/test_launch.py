@@ -133,6 +133,7 @@ def test_done_runs_are_trained_again_by_force_and_failed_ones_on_request(
     before = started(store.folder)
 
     assert main(["sweep", str(path), "--jobs=1"]) == 0  # failed runs are results
+    assert "4 done, 0 to run" in capsys.readouterr().out
     assert started(store.folder) == before
 
     assert main(["sweep", str(path), "--jobs=1", "--retry-failed"]) == 0
