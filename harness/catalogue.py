@@ -25,7 +25,7 @@ def show(group: str, name: str | None, files: Sequence[str] = ()) -> None:
     Raises:
         ValueError: no such entry; the message has the nearest name.
     """
-    entries = catalogue(files)[group]
+    entries = catalogue(group, files)
     if name is None:
         print(_table(entries))
         return
@@ -37,21 +37,21 @@ def show(group: str, name: str | None, files: Sequence[str] = ()) -> None:
     print(_page(name, entries[name]))
 
 
-def catalogue(files: Sequence[str] = ()) -> dict[str, dict[str, Entry]]:
-    """All entries by group and name."""
-    path = _cache_path(files)
+def catalogue(group: str, files: Sequence[str] = ()) -> dict[str, Entry]:
+    """All entries of a group (losses, tasks, data) by name."""
+    path = _cache_path(group, files)
     try:
-        found: dict[str, dict[str, Entry]] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Entry] = json.loads(path.read_text(encoding="utf-8"))
         return found
     except (OSError, ValueError):
         plugins.load(files)
-        made = {"losses": _losses(), "tasks": _tasks(), "data": _data()}
+        made = {"losses": _losses, "tasks": _tasks, "data": _data}[group]()
     with contextlib.suppress(StoreError):  # a home that cannot be written costs time, nothing else
         write_atomically(path, dump_json(made))
     return made
 
 
-def _cache_path(files: Sequence[str]) -> Path:
+def _cache_path(group: str, files: Sequence[str]) -> Path:
     packages = [str(entry.dist) for entry in importlib.metadata.entry_points(group=plugins.GROUP)]
     hashed = hashlib.sha256(" ".join([*files, *packages]).encode())
     for plugin in map(Path, files):
@@ -60,7 +60,7 @@ def _cache_path(files: Sequence[str]) -> Path:
         for file in sorted(folder.rglob(pattern)):
             hashed.update(file.read_bytes())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "lossbench" / f"catalogue-{hashed.hexdigest()[:16]}.json"
+    return home / "lossbench" / f"{group}-{hashed.hexdigest()[:16]}.json"
 
 
 def _losses() -> dict[str, Entry]:
@@ -117,8 +117,23 @@ def _tasks() -> dict[str, Entry]:
             "summary": " ".join(comments),
             "text": "\n".join([*comments, "", *rest]),
             "parameters": [],
+            **_metrics(name),
         }
     return found
+
+
+def _metrics(task: str) -> dict[str, str]:
+    """Metrics of a task, where it brings the data with it that they depend on."""
+    from harness import tasks
+    from harness.compose import compose
+    from harness.prepare import load_data
+
+    try:
+        config = compose([f"task={task}", "loss=mse"])
+    except ValueError:  # the user's own file is needed
+        return {}
+    judged = tasks.get(config.task.name).yardsticks(load_data(config))
+    return {"metrics": ", ".join(f"{name} ({y.direction} is better)" for name, y in judged.items())}
 
 
 def _table(entries: Mapping[str, Entry]) -> str:

@@ -83,6 +83,12 @@ def check_fit(config: RunConfig, task: type[Task]) -> None:
         reason = task.refusal(get(term.loss), kind)
         if reason:
             raise ValueError(f"task {name} refuses loss {term.loss}: {reason}")
+        within = get(term.loss).within
+        if within and config.data.get("standardise"):
+            raise ValueError(
+                f"loss {term.loss} needs targets {within}, and these are standardised: "
+                "set data.standardise=false"
+            )
 
 
 class Probe(NamedTuple):

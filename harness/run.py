@@ -154,11 +154,10 @@ def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callbac
         trainer.fit(task)
     facts["steps"] = trainer.global_step
     facts["seconds"] = {"train": time.perf_counter() - started}
-    parts = {"val": prepared.data.val, "test": prepared.data.test}
-    facts["metrics"] = {
-        f"{split}/{name}": value
-        for split, part in parts.items()
-        for name, value in task.evaluate(part).items()
+    val, test = (task.evaluate(part) for part in (prepared.data.val, prepared.data.test))
+    task.end_curve(val)
+    facts["metrics"] = {f"val/{name}": value for name, value in val.items()} | {
+        f"test/{name}": value for name, value in test.items()
     }
     facts["peak_memory"] = _peak_memory(task.device)
 
@@ -198,6 +197,8 @@ def check_ready(config: RunConfig) -> None:
 
 def check_trainer(config: RunConfig) -> None:
     """Raise ValueError if no Trainer can be made of this device, precision and strategy."""
+    if config.trainer.precision == "16-mixed" and not torch.cuda.is_available():
+        raise ValueError("trainer.precision=16-mixed needs a GPU; a CPU has bf16-mixed")
     try:
         with quiet():
             _trainer(config, (), 1)

@@ -35,6 +35,10 @@ class Schedule:
     begin: Share = 0.0
     until: Annotated[float, Bounds(0, 1, low_open=True)] = 1.0
 
+    def __post_init__(self) -> None:
+        if self.begin >= self.until:
+            raise ValueError(f"a schedule's begin={self.begin} must lie before until={self.until}")
+
     def __str__(self) -> str:
         span = f" over {self.begin:g}..{self.until:g}" if (self.begin, self.until) != (0, 1) else ""
         return f"[{self.schedule} {self.start:g} to {self.end:g}{span}]"

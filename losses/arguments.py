@@ -135,7 +135,7 @@ def _match(path: str, plain: Any, value: Any) -> tuple[bool, Any]:
         return any(type(o) is type(value) and o == value for o in get_args(plain)), value
     if plain is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and not math.isnan(value), float(value) if number else value
+        return number and math.isfinite(value), float(value) if number else value
     if plain is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     if plain is None or plain is types.NoneType:

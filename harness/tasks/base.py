@@ -1,7 +1,7 @@
 """The one training step that every task shares, and what a task has to say for itself."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,10 +152,21 @@ class Task(LightningModule):
         self._judge(batch, self.cheap)
 
     def on_validation_epoch_end(self) -> None:
-        """Add one point to the curve: means of the training terms since the last, cheap metrics."""
+        self._add_point(
+            self.current_epoch + 1,
+            {name: float(self.judges[name].compute()) for name in self.cheap},
+        )
+
+    def end_curve(self, metrics: Mapping[str, float]) -> None:
+        """Add the last epoch to the curve, if it was not one after which evaluation was due."""
+        if self.added:
+            self._add_point(self.current_epoch, {name: metrics[name] for name in self.cheap})
+
+    def _add_point(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Means of the training terms since the last point, and metrics of the validation part."""
         means = {name: float(value) / self.added for name, value in self.sums.items()}
-        metrics = {f"val/{name}": float(self.judges[name].compute()) for name in self.cheap}
-        point = {"epoch": self.current_epoch + 1, "step": self.global_step, **means, **metrics}
+        judged = {f"val/{name}": value for name, value in metrics.items()}
+        point = {"epoch": epoch, "step": self.global_step, **means, **judged}
         self.curve.append({key: float(value) for key, value in point.items()})
         self.sums, self.added = {}, 0
 

@@ -21,7 +21,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_everything_there_is_has_an_entry() -> None:
-    found = catalogue()
+    found = {group: catalogue(group) for group in ("losses", "tasks", "data")}
     assert found["losses"].keys() == {*losses.names(), *losses.penalty_names()}
     assert list(found["data"]) == data.names()
     assert sorted(found["tasks"]) == options("task")
@@ -35,7 +35,7 @@ def test_everything_there_is_has_an_entry() -> None:
 def test_a_table_has_a_line_per_entry(group: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([group]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(catalogue()[group])
+    assert [line.split()[0] for line in lines] == list(catalogue(group))
     assert not re.search(r":\w+:`", "".join(lines))
 
 
@@ -88,16 +88,19 @@ def test_an_unknown_name_gets_the_nearest(
 
 
 def test_the_second_listing_needs_no_torch(tmp_path: Path) -> None:
-    assert "torch" in modules_after(["losses"], tmp_path)
+    for group in ("losses", "data", "tasks"):
+        first = modules_after([group], tmp_path)
+        assert "torch" in first
+        assert ("lightning" in first) == (group == "tasks")  # a task's metrics are its own
     for command in (["losses"], ["losses", "focal"], ["data"], ["tasks"]):
         assert not {"torch", "lightning", "sklearn"} & modules_after(command, tmp_path)
 
 
 def test_a_cache_that_cannot_be_used_is_made_anew(cache: Path) -> None:
-    made = catalogue()
+    made = catalogue("data")
     (file,) = cache.rglob("*.json")
     file.write_text("{")
-    assert catalogue() == made
+    assert catalogue("data") == made
     assert file.read_text() != "{"
 
 
@@ -106,7 +109,7 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert catalogue()["losses"]["focal"]
+    assert catalogue("losses")["focal"]
 
 
 def test_changed_code_or_configs_are_read_again(
@@ -117,10 +120,10 @@ def test_changed_code_or_configs_are_read_again(
         folder.mkdir()
     monkeypatch.setattr(module, "PACKAGES", (code,))
     monkeypatch.setattr(module, "config_dir", lambda: configs)
-    seen = {module._cache_path([])}
+    seen = {module._cache_path("losses", [])}
     for path in (code / "a.py", configs / "b.yaml", tmp_path / "plugin.py"):
         for text in ("x = 1", "x = 2"):
             path.write_text(text)
-            found = module._cache_path([str(path)] if path.name == "plugin.py" else [])
+            found = module._cache_path("losses", [str(path)] if path.name == "plugin.py" else [])
             assert found not in seen
             seen.add(found)
