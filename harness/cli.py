@@ -82,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen, beyond = parser().parse_known_args(arguments)
     try:
         _take_rest(chosen, beyond)
-        return _run(chosen)
+        code = _run(chosen)
+        sys.stdout.flush()  # here, where a reader that has gone away is expected
+        return code
     except ValueError as error:
         if os.environ.get("LOSSBENCH_DEBUG"):
             raise

@@ -14,6 +14,9 @@ from harness.progress import Progress, clock
 from harness.record import Record
 from harness.store import Store
 
+SHOWN = 5
+"""How many runs that are not done are named under a table."""
+
 
 class Stopped(Exception):  # noqa: N818 - asked for by the user
     """Ctrl-C: how far it came and how to go on."""
@@ -138,6 +141,12 @@ def _show(plan: Plan, records: Mapping[str, Record], folder: Path) -> None:
 
     print()
     print(terminal(compare(plan, records), color=sys.stdout.isatty()))
+    bad = [run for run in plan.runs() if run.id in records and records[run.id].status != "done"]
+    for run in bad[:SHOWN]:
+        record = records[run.id]
+        print(f"{record.status}: {run.task} {run.arm} seed {run.seed}: {record.error}")
+    if bad:
+        print(f"{_many(len(bad), 'run')} not done; --retry-failed trains them again")
     print(f"\nreport  {write_report(plan, records, folder)}")
 
 

@@ -171,14 +171,18 @@ def _check_groups(parsed: Iterable[Override]) -> None:
         if group not in GROUPS or override.is_sweep_override():
             continue
         chosen = override.value()
-        for name in chosen if isinstance(chosen, list) else [chosen]:
-            if str(name).startswith("torchvision/") and group == "model":
-                _register_named("model", str(name), models.get(str(name)).parameters)
-            elif str(name) not in options(group):
-                article = {"data": "data set"}.get(group, group)
+        listed = [str(name) for name in (chosen if isinstance(chosen, list) else [chosen])]
+        for name in listed:
+            if listed.count(name) > 1:
                 raise ValueError(
-                    f"there is no {article} '{name}'{nearest(str(name), options(group))}"
+                    f"{group} names '{name}' twice: add +{group}.OTHER={{loss:{name}}}"
                 )
+        for name in listed:
+            if name.startswith("torchvision/") and group == "model":
+                _register_named("model", name, models.get(name).parameters)
+            elif name not in options(group):
+                article = {"data": "data set"}.get(group, group)
+                raise ValueError(f"there is no {article} '{name}'{nearest(name, options(group))}")
 
 
 def _explain(parsed: Sequence[Override], error: Exception) -> str:
@@ -201,7 +205,8 @@ def _explain(parsed: Sequence[Override], error: Exception) -> str:
         key = override.key_or_group
         if key not in branches and key not in GROUPS and not override.is_add():
             return f"config has no key '{key}'{nearest(key, {*branches, *GROUPS})}"
-    missing = [key for key, value in known.items() if value == "???"]
+    given = {override.key_or_group for override in parsed}
+    missing = [key for key, value in known.items() if value == "???" and key not in given]
     if missing:
         return f"config needs a value for {', '.join(missing)}"
     return " ".join(str(error).split())

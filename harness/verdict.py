@@ -4,6 +4,7 @@ from harness.comparison import ArmResult, Comparison, Contrast, TaskResult, Verd
 from harness.fairness import listed
 from harness.statistics import ALPHA, MOST_SEEDS
 
+FEWEST_SEEDS = 3  # two differences that happen to agree are no evidence
 TASKS_NAMED = 3  # tasks up to which the sentence names arms
 ARMS_NAMED = 3  # arms without a clear verdict up to which it names them
 
@@ -39,6 +40,8 @@ def judge(
         return _undecided("no seed done by both", *reservations)
     if len(contrast.seeds) == 1:
         return _undecided("1 seed", *reservations)
+    if len(contrast.seeds) < FEWEST_SEEDS and any(contrast.differences):
+        return _undecided(f"{len(contrast.seeds)} seeds", *reservations)
     if not any(contrast.differences):
         return "identical", _with("identical", *reservations)
     word = _word(contrast, higher)

@@ -151,6 +151,8 @@ def _match(path: str, plain: Any, value: Any) -> tuple[bool, Any]:
 
 def _match_union(path: str, options: Iterable[Any], value: Any) -> tuple[bool, Any]:
     for option in options:
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(option):
+            return True, convert(path, option, value)  # whose message names the wrong key
         try:
             return True, convert(path, option, value)
         except ValueError:

@@ -11,7 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -177,6 +177,9 @@ class Loss:
         """
         if self.target == "fields":
             return self._parts_of_fields(inputs, parameters)
+        if len(inputs) != 2:
+            wanted = " and ".join(self.inputs)
+            raise ValueError(f"{self.name} needs {wanted}, got {len(inputs)} positional arguments")
         output, target = inputs
         check_shapes(self, output, target)
         output = upcast(output)
@@ -191,6 +194,11 @@ class Loss:
             if self.region:
                 return Parts(*self.function(output, target, kept=kept, **parameters))
             parts = _as_parts(self.function(output, target, **parameters))
+        if self.additive and parts.values.shape[:1] != output.shape[:1]:
+            raise ValueError(
+                f"{self.name} must return one value per item, {len(output)} of them, and leave the "
+                f"reduction to its caller; got shape {list(parts.values.shape)}"
+            )
         parts = parts if kept is None else _masked(parts, kept)
         return _summed_over_classes(parts) if self.sum_classes else parts
 
@@ -239,6 +247,11 @@ def loss(
         if name in REGISTRY:
             raise ValueError(f"loss '{name}' is registered twice")
         parameters = {k: v for k, v in parameters_of(function).items() if k != "kept"}
+        if target not in get_args(Target):
+            kinds = get_args(Target)
+            raise ValueError(
+                f"loss '{name}': there is no target '{target}'{nearest(target, kinds)}"
+            )
         for taken in RESERVED & {name, *parameters}:
             raise ValueError(f"loss '{name}': '{taken}' already means something in a config")
         entry = Loss(name, function, target, source, parameters, **facts)
