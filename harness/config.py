@@ -62,7 +62,7 @@ class TrainerConfig:
     evaluations: Count = 10
     gradient_clip: Positive | None = None
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
-    threads: Count = 1
+    threads: Annotated[int, Bounds(1, 1024)] = 1
     accelerator: str = "auto"
     devices: Count = 1
     strategy: str = "auto"

@@ -121,6 +121,23 @@ def test_one_seed_is_never_enough() -> None:
     assert not any(result.best for _, result in comparison.results())
 
 
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_two_seeds_are_never_enough(seeds: int) -> None:
+    """Differences so alike that the t test is sure: two may agree by chance, three are believed."""
+    plan = make_plan(seeds=seeds)
+    records = make_records(plan)
+    for cell in plan.cells:
+        for seed, run in cell.runs.items():
+            better = 0.1 + 1e-5 * seed if cell.arm == "focal" else 0.0
+            metrics = records[run].metrics | {plan.metric: 0.5 + better}
+            records[run] = dataclasses.replace(records[run], metrics=metrics)
+    judged = arm(compare(plan, records), "focal")
+    assert judged.contrast is not None
+    assert judged.contrast.p_holm is not None
+    assert judged.contrast.p_holm < 0.01
+    assert judged.verdict == ("better" if seeds == 3 else "not enough evidence")
+
+
 def test_two_seeds_that_agree_by_rounding_prove_nothing() -> None:
     plan = make_plan(seeds=2)
     records = {

@@ -207,3 +207,19 @@ def test_values_are_expanded_in_order(overrides: list[str], expected: list[list[
 def test_a_sweep_without_an_end_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"^'{re.escape(text)}' names no finite list of values$"):
         expand([text])
+
+
+def test_a_loss_named_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"loss names 'focal' twice: add \+loss.OTHER="):
+        compose(["loss=[focal,focal]"])
+
+
+def test_only_what_is_missing_is_asked_for() -> None:
+    given = ["task=classification/csv", "loss=bce", "data.path=x.csv", "data.target=y"]
+    with pytest.raises(ValueError, match=r"needs a value for data.kind$"):
+        compose(given)
+
+
+def test_a_wrong_key_of_a_schedule_is_named() -> None:
+    with pytest.raises(ValueError, match="no parameter 'untill'; did you mean 'until'"):
+        compose(["loss=focal", "loss.focal.weight={schedule:linear,untill:0.5}"])

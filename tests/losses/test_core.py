@@ -353,3 +353,21 @@ def test_functions_and_modules_compile_and_a_new_weight_recompiles_nothing():
     module.class_weight.copy_(torch.tensor([4.0, 1.0, 1.0, 1.0]))
     assert compiled(output, target) == module(output, target) != before
     assert counter.frame_count == 1
+
+
+def test_a_loss_that_reduces_is_refused():
+    """The commonest habit in a loss of one's own; its mean would be taken for one item's value."""
+    entry = entry_of(lambda output, target: squares(output, target).mean())
+    with raises("must return one value per item, 5 of them, and leave the reduction to its caller"):
+        entry.parts(scores(5), scores(5))
+
+
+def test_a_loss_needs_both_inputs():
+    with raises("focal needs logits and target, got 1 positional arguments"):
+        losses.focal(scores(5, 3))
+
+
+def test_an_unknown_kind_of_target_is_refused():
+    with raises("there is no target 'reel'; did you mean 'real'?"):
+        losses.loss("never", target="reel", source="none")(squares)
+    assert "never" not in losses.names()
