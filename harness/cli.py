@@ -88,10 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         if os.environ.get("LOSSBENCH_DEBUG"):
             raise
-        print(f"lossbench: {error}", file=sys.stderr)
+        _complain(error)
         return 2
     except (StoreError, LaunchError) as error:
-        print(f"lossbench: {error}", file=sys.stderr)
+        _complain(error)
         return 1
     except (Stopped, KeyboardInterrupt) as stop:
         print(f"\nlossbench: {str(stop) or 'stopped; the same command goes on'}", file=sys.stderr)
@@ -99,6 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _complain(error: Exception) -> None:
+    """One line on stderr, in which nothing can steer the terminal."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
+    print(f"lossbench: {shown}", file=sys.stderr)
 
 
 def _take_rest(chosen: argparse.Namespace, beyond: Sequence[str]) -> None:

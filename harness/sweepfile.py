@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -56,7 +57,10 @@ def read(path: Path, overrides: Sequence[str]) -> SweepFile:
         ValueError: it is no YAML, or a key is unknown, missing, or of the wrong type.
     """
     try:
+        _refuse_aliases(path)
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply for a sweep file") from error
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     owner = f"sweep {path.stem}"
@@ -67,7 +71,13 @@ def read(path: Path, overrides: Sequence[str]) -> SweepFile:
         key = text.partition("=")[0]
         if key in OPTIONS:
             given[key] = _value(text)
-    read = SweepFile(**check_arguments(owner, parameters_of(SweepFile), given))
+    checked = check_arguments(owner, parameters_of(SweepFile), given)
+    for key, value in checked.items():
+        if isinstance(value, str):
+            checked[key] = " ".join(value.split())
+            if not checked[key].isprintable():
+                raise ValueError(f"{owner}.{key} must be printable text, got {value!r}")
+    read = SweepFile(**checked)
     _check_lists(owner, {"arms": read.arms, "tasks": read.tasks})
     for texts in (read.overrides, *read.arms.values(), *read.tasks.values()):
         _check_keys(owner, texts, "cannot stand in a sweep file")
@@ -79,6 +89,13 @@ def read(path: Path, overrides: Sequence[str]) -> SweepFile:
     if not seeds_of(read) or len(set(seeds_of(read))) < len(seeds_of(read)):
         raise ValueError(f"{owner}.seeds must be at least one, each once, got {read.seeds}")
     return read
+
+
+def _refuse_aliases(path: Path) -> None:
+    """A few lines of YAML aliases can stand for more text than memory holds, or for themselves."""
+    for token in yaml.scan(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
+        if isinstance(token, yaml.AliasToken):
+            raise ValueError(f"{path}: the alias *{token.value} cannot stand in a sweep file")
 
 
 def _value(override: str) -> Any:

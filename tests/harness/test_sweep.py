@@ -15,7 +15,7 @@ from harness.cli import main
 from harness.config import run_id
 from harness.plan import Plan
 from harness.sweep import Request, request, slug
-from harness.sweepfile import SweepFile
+from harness.sweepfile import SweepFile, read
 from tests.harness.spine import iris, modules_after, write_sweep
 
 
@@ -563,3 +563,22 @@ def test_every_key_of_a_sweep_file_is_described() -> None:
     text = SweepFile.__doc__ or ""
     for field in dataclasses.fields(SweepFile):
         assert re.search(rf"^ *{field.name}: ", text, re.MULTILINE), field.name
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [x]\nb: *a\n", "the alias *a cannot stand"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ('task: "\\e[31m"\n', "needs metric"),
+        (
+            'task: x\nmetric: "\\e[31mtest"\nbaseline: a\narms: {a: [loss=mse]}\n',
+            "must be printable text",
+        ),
+    ],
+)
+def test_a_strangers_file_cannot_exhaust_or_steer(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "strange.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read(path, [])
