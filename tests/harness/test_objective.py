@@ -282,7 +282,7 @@ def test_what_makes_no_objective_is_refused(config: dict[str, Any], message: str
         ({"schedule": "linear", "until": 0}, "until"),
         ({"schedule": "linear", "end": -1}, "-1"),
         ({"schedule": "linear", "stop": 1}, "stop"),
-        ({"start": 1}, "start"),
+        ({"start": 1}, "schedule"),
     ],
 )
 def test_wrong_weights_are_refused(weight: Any, given: str) -> None:
