@@ -157,7 +157,29 @@ def poly1(
     return weighted(values - epsilon * torch.expm1(-values), target, class_weight, normalizer)
 
 
-@loss("binary_focal", target="binary", source="Lin et al. 2017, arXiv:1708.02002, eq. 5")
+def _binary_focal_derivative(
+    logits: Tensor, target: Tensor, *, gamma: NonNegative = 2.0, alpha: Share | None = None
+) -> tuple[Tensor, Tensor]:
+    log_p = F.logsigmoid(logits)
+    log_q = log_p - logits
+    p = log_p.exp()
+    q = 1 - p if gamma == 0 else log_q.exp()
+    up, down = (gamma * log_q).exp_(), (gamma * log_p).exp_()  # (1 - p)^gamma, p^gamma
+    positive, negative = up * -log_p, down * -log_q
+    to_positive = up * (gamma * p * log_p - q)
+    to_negative = down * (p - gamma * q * log_q)
+    if alpha is not None:
+        positive, to_positive = alpha * positive, alpha * to_positive
+        negative, to_negative = (1 - alpha) * negative, (1 - alpha) * to_negative
+    return torch.lerp(negative, positive, target), torch.lerp(to_negative, to_positive, target)
+
+
+@loss(
+    "binary_focal",
+    target="binary",
+    source="Lin et al. 2017, arXiv:1708.02002, eq. 5",
+    derivative=_binary_focal_derivative,
+)
 def binary_focal(
     logits: Tensor, target: Tensor, *, gamma: NonNegative = 2.0, alpha: Share | None = None
 ) -> Tensor:

@@ -16,11 +16,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from losses import fused
 from losses.arguments import (
     Bounds,
     ClassCounts,
     ClassWeight,
     Parameter,
+    PerClass,
     check_arguments,
     nearest,
     parameters_of,
@@ -37,6 +39,7 @@ from losses.inputs import (
     check_shapes,
     fitted,
     kept_items,
+    like,
     over_classes,
     upcast,
 )
@@ -106,9 +109,9 @@ class Loss:
             `int<C N` holds indices into an axis named before, `int<=T N` lengths along one. Its own
             tensors may stand here too.
         limits: for `fields`: where the named float inputs must lie, if not anywhere.
-        own: tensors that the loss itself learns, named like the function's last positional
-            parameters, and what makes each: a function of keywords, sizes such as `classes` and a
-            `generator`. With `labels` they are class vectors [C, D].
+        own: tensors of the loss itself, named like the function's last positional parameters, and
+            what makes each: a function of keywords, sizes such as `classes` and a `generator`.
+            Floats are learnt, integers kept. With `labels` they are class vectors [C, D].
         heads: values the output holds per real target, along axis 1 (a mean and a variance, say).
         point: from the output to the value it predicts, where that is not the output itself.
         within: where real targets must lie, if not anywhere.
@@ -116,6 +119,10 @@ class Loss:
         additive: whether the sum over a batch is the sum over its parts.
         saturating: why the gradient vanishes for confident mistakes, if it does.
         unbounded: why large outputs overflow by definition, if they do.
+        derivative: the same maths by hand, (output, target, **parameters) to (values, derivative)
+            or (values, derivative, counts): the derivative of the sum of values by the output, of
+            its shape. Evaluated without a graph, on pieces of a batch, see :mod:`losses.fused`; for
+            losses with one value per item that depends on no other item.
         detached: which inputs carry no gradient by design, if any; `fields` by their names.
         nonmonotone: why moving towards the target need not lower it, if so.
         opaque: why no graph of `torch.compile` holds it, nor a GPU runs it without waiting, if so.
@@ -138,6 +145,7 @@ class Loss:
     point: Callable[[Tensor], Tensor] | None = None
     within: Bounds | None = None
     output_within: Bounds | None = None
+    derivative: Callable[..., tuple[Tensor, ...]] | None = None
     additive: bool = True
     saturating: str | None = None
     unbounded: str | None = None
@@ -162,7 +170,8 @@ class Loss:
         self, sizes: Mapping[str, Any], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Fresh tensors of its own; random ones from the generator or else torch's global one."""
-        given = {**sizes, "generator": generator}
+        defaults = {name: size.default for name, size in self.sizes.items()}
+        given = {**defaults, **sizes, "generator": generator}
         return {
             name: make(**{key: given[key] for key in parameters_of(make)})
             for name, make in self.own.items()
@@ -177,6 +186,12 @@ class Loss:
         """
         if self.target == "fields":
             return self._parts_of_fields(inputs, parameters)
+        return self.plain(*self.ready(inputs, ignore_index, parameters))
+
+    def ready(
+        self, inputs: tuple[Tensor, ...], ignore_index: int, parameters: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Any]]:
+        """Checked, in the types the maths wants: output, target, which items count, parameters."""
         if len(inputs) != 2:
             wanted = " and ".join(self.inputs)
             raise ValueError(f"{self.name} needs {wanted}, got {len(inputs)} positional arguments")
@@ -186,10 +201,17 @@ class Loss:
         kept = kept_items(self, target, ignore_index)
         if kept is not None:
             target = torch.where(kept, target, 0)
-            output = torch.where(over_classes(kept, output), output, 0)
-        target = as_declared(self, output, target)
+        target = as_declared(self, output, target, kept)
         parameters = {k: fitted(self, k, v, output) for k, v in parameters.items()}
         check_own(self, output, target, parameters)
+        return output, target, kept, parameters
+
+    def plain(
+        self, output: Tensor, target: Tensor, kept: Tensor | None, parameters: dict[str, Any]
+    ) -> Parts:
+        """The author's maths on what is checked, without what is ignored."""
+        if kept is not None:
+            output = torch.where(over_classes(kept, output), output, 0)
         with autocast_off(output):
             if self.region:
                 return Parts(*self.function(output, target, kept=kept, **parameters))
@@ -205,12 +227,17 @@ class Loss:
     def _parts_of_fields(self, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Parts:
         check_fields(self, inputs, {name: parameters[name] for name in self.own})
         raised = tuple(as_field(given) for given in inputs)
-        own = {name: parameters[name].to(raised[0].dtype) for name in self.own}
+        own = {name: like(parameters[name], raised[0]) for name in self.own}
         with autocast_off(raised[0]):
             return _as_parts(self.function(*raised, **(parameters | own)))
 
     def fraction(self, *inputs: Tensor, **parameters: Any) -> Fraction:
         """Sum of values and sum of counts, undivided."""
+        if fused.applies(self, inputs, parameters):
+            ignored = parameters.pop("ignore_index", IGNORE_INDEX)
+            ready = self.ready(inputs, ignored, parameters)
+            with autocast_off(ready[0]):
+                return Fraction(*fused.fraction(self, *ready))
         return _fraction(self.parts(*inputs, **parameters))
 
     def divide(self, fraction: Fraction) -> Tensor:
@@ -226,6 +253,7 @@ class Loss:
 
 
 REGISTRY: dict[str, Loss] = {}
+OF_CLASSES = (ClassCounts, ClassWeight, PerClass)
 RESERVED = {"weight", "loss", "biases", "mix", "reduction", "ignore_index"}
 """What a term of an objective says beside its loss's own parameters."""
 
@@ -235,7 +263,8 @@ def loss(
 ) -> Callable[[Callable[..., Any]], Callable[..., Tensor]]:
     """Register a function (output, target, *, parameters) and return its torch-like form.
 
-    The returned function takes `reduction` ("mean" as the default, "sum", "none") and, where
+    The returned function takes its tensors in order or by name, `reduction` ("mean", the default,
+    "sum", "none") and, where
     targets may be class indices or binary integers, `ignore_index` (-100). `facts` are fields of
     :class:`Loss`.
 
@@ -259,7 +288,7 @@ def loss(
 
         @functools.wraps(function)
         def call(*inputs: Tensor, reduction: Reduction = "mean", **given: Any) -> Tensor:
-            inputs, own = _own_apart(entry, inputs)
+            inputs, own = _own_apart(entry, _in_order(entry, inputs, given))
             return _reduce(entry, reduction, inputs, _checked(entry, given) | own)
 
         call.__signature__ = _torch_like(function, entry)  # type: ignore[attr-defined]
@@ -292,7 +321,10 @@ class LossModule(nn.Module):
             self.register_buffer(key, parameters[key])
         for key, tensor in (own or {}).items():
             self.tensors.append(key)
-            self.register_parameter(key, nn.Parameter(tensor))
+            if tensor.is_floating_point():
+                self.register_parameter(key, nn.Parameter(tensor))
+            else:
+                self.register_buffer(key, tensor)
 
     def _given(self) -> dict[str, Any]:
         return self.settings | {key: getattr(self, key) for key in self.tensors}
@@ -344,7 +376,8 @@ def build(
     """
     entry = get(name)
     _check_reduction(entry, reduction)
-    settings = {key: value for key, value in parameters.items() if key not in entry.sizes}
+    only_sizes = entry.sizes.keys() - entry.parameters
+    settings = {key: value for key, value in parameters.items() if key not in only_sizes}
     sizes = {key: value for key, value in parameters.items() if key in entry.sizes}
     checked = _checked(entry, settings)
     own = entry.make_own(check_arguments(name, entry.sizes, sizes), generator)
@@ -366,9 +399,19 @@ def _checked(entry: Loss, given: dict[str, Any]) -> dict[str, Any]:
                 f"{entry.name}.{key}={value!r} needs class counts: "
                 f"pass losses.class_weight({value!r}, counts)"
             )
-        if isinstance(value, list) and value:
+        if isinstance(value, list) and value and allowed[key].annotation in OF_CLASSES:
             checked[key] = torch.tensor(value, dtype=torch.get_default_dtype())
     return checked
+
+
+def _in_order(
+    entry: Loss, tensors: tuple[Tensor, ...], given: dict[str, Any]
+) -> tuple[Tensor, ...]:
+    """The tensors, with those at the end that were given by name, which leave `given`."""
+    if not given:
+        return tensors
+    rest = [*entry.inputs, *entry.own][len(tensors) :]
+    return (*tensors, *(given.pop(name) for name in rest if name in given))
 
 
 def _own_apart(
@@ -399,9 +442,12 @@ def _reduce(
     entry: Loss, reduction: str, inputs: tuple[Tensor, ...], parameters: dict[str, Any]
 ) -> Tensor:
     _check_reduction(entry, reduction)
-    parts = entry.parts(*inputs, **parameters)
     if reduction == "none":
-        return parts.values
+        return entry.parts(*inputs, **parameters).values
+    if fused.applies(entry, inputs, parameters):
+        fraction = entry.fraction(*inputs, **parameters)
+        return fraction.numerator if reduction == "sum" else entry.divide(fraction)
+    parts = entry.parts(*inputs, **parameters)
     if reduction == "sum":
         return parts.values.sum()
     if parts.counts is None and entry.finish is None and parts.values.numel():
@@ -433,11 +479,12 @@ def _summed_over_classes(parts: Parts) -> Parts:
 
 def _torch_like(function: Callable[..., Any], entry: Loss) -> inspect.Signature:
     signature = inspect.signature(function)
-    given, only = signature.parameters, inspect.Parameter.POSITIONAL_ONLY
-    inputs = [given[name].replace(kind=only) for name in (*entry.inputs, *entry.own)]
+    given = signature.parameters
+    inputs = [given[name] for name in (*entry.inputs, *entry.own)]
     settings = [given[name] for name in entry.parameters]
     keyword = inspect.Parameter.KEYWORD_ONLY
-    extra = [inspect.Parameter("reduction", keyword, default="mean")]
+    extra = [inspect.Parameter("reduction", keyword, default="mean", annotation=Reduction)]
     if entry.target in IGNORING:
-        extra.append(inspect.Parameter("ignore_index", keyword, default=IGNORE_INDEX))
-    return signature.replace(parameters=[*inputs, *settings, *extra])
+        ignored = inspect.Parameter("ignore_index", keyword, default=IGNORE_INDEX, annotation=int)
+        extra.append(ignored)
+    return signature.replace(parameters=[*inputs, *settings, *extra], return_annotation=Tensor)

@@ -101,15 +101,21 @@ def as_field(tensor: Tensor) -> Tensor:
     return tensor.long() if _kind(tensor) == "int" else upcast(tensor)
 
 
+def like(own: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor of the loss's own in another's dtype, on its own device; integers as they are."""
+    return own.to(tensor.dtype) if own.is_floating_point() else own
+
+
 def upcast(tensor: Tensor) -> Tensor:
     """Half precision as float32; all else as it is."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def as_declared(entry: "Loss", output: Tensor, target: Tensor) -> Tensor:
+def as_declared(entry: "Loss", output: Tensor, target: Tensor, kept: Tensor | None) -> Tensor:
     """Target in the dtype and encoding the author's function expects; values are checked."""
     if entry.output_within:
-        _check_range(entry, output, entry.output_within, f"outputs {entry.output_within}")
+        counted = output if kept is None else torch.where(over_classes(kept, output), output, 0)
+        _check_range(entry, counted, entry.output_within, f"outputs {entry.output_within}")
     if entry.target == "labels":
         return target.long()
     if entry.target in ("real", "boxes"):

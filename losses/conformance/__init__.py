@@ -6,6 +6,7 @@ saturates, it is unbounded, ...); where a declaration can be put to the test, it
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -73,13 +74,19 @@ def bind(entry: Loss, **parameters: Any) -> Loss:
     given = check_arguments(entry.name, entry.parameters, settings(entry) | parameters)
     given = {k: torch.tensor(v) if isinstance(v, list) and v else v for k, v in given.items()}
 
-    @functools.wraps(entry.function)
-    def function(*inputs: Tensor, **others: Any) -> Tensor | tuple[Tensor, Tensor]:
-        fitted = {k: v.to(inputs[0]) if isinstance(v, Tensor) else v for k, v in given.items()}
-        return entry.function(*inputs, **(fitted | others))
+    def bound_to(formula: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(formula)
+        def function(*inputs: Tensor, **others: Any) -> Any:
+            fitted = {k: v.to(inputs[0]) if isinstance(v, Tensor) else v for k, v in given.items()}
+            return formula(*inputs, **(fitted | others))
+
+        return function
 
     bound = {k: replace(p, default=given.get(k, p.default)) for k, p in entry.parameters.items()}
-    made = replace(entry, function=function, parameters=bound)
+    derivative = entry.derivative and bound_to(entry.derivative)
+    made = replace(
+        entry, function=bound_to(entry.function), parameters=bound, derivative=derivative
+    )
     if entry.own:  # they go with every call that does not bring others
         own: dict[str, Any] = dict(own_tensors(entry))
         vars(made)["parts"] = functools.partial(made.parts, **own)

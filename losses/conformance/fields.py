@@ -39,6 +39,7 @@ BEYOND_FIELDS = {
     "perfect prediction": UNKNOWN,
     "wrong and confident": UNKNOWN,
     "monotone": UNKNOWN,
+    "derivative": "its gradient is left to autograd",
 }
 MODERATE = 25.0  # what an unbounded loss must bear; two fields may be subtracted in an exponent
 MANY = 2000  # numbers whose derivatives are no longer taken one by one

@@ -5,6 +5,7 @@ import itertools
 import torch
 from torch import Tensor
 
+from losses import fused
 from losses.conformance.base import (
     ROUNDING,
     NotApplicable,
@@ -26,6 +27,7 @@ from losses.conformance.samples import (
     samples,
 )
 from losses.core import Loss
+from losses.inputs import IGNORE_INDEX
 
 
 @prop("finite")
@@ -145,3 +147,27 @@ def monotone(entry: Loss) -> None:
             steady = rise <= ROUNDING or entry.target == "labels"
             require(steady, f"a step towards the target raised a value by {rise}")
         require(path[-1].sum() < path[0].sum(), "the sum is not lower at the target")
+
+
+@prop("derivative")
+def derivative(entry: Loss) -> None:
+    """The derivative by hand gives the value and gradient of the plain formula, in any pieces."""
+    if entry.derivative is None:
+        raise NotApplicable("its gradient is left to autograd")
+    piece = fused.PIECE["cpu"]
+    try:
+        for sample in samples(entry):
+            output, target, kept, given = entry.ready(tuple(sample), IGNORE_INDEX, {})
+            output = output.detach().requires_grad_()
+            plain = entry.plain(output, target, kept, given)
+            (expected,) = torch.autograd.grad(plain.values.sum(), output)
+            number = plain.values.numel() if plain.counts is None else plain.counts.sum()
+            for fused.PIECE["cpu"] in (1, 7, piece):
+                total, count = fused.fraction(entry, output, target, kept, given)
+                (slope,) = torch.autograd.grad(total, output)
+                words = f"{fused.PIECE['cpu']} elements at a time"
+                same(total, plain.values.sum(), f"value, {words}")
+                same(slope, expected, f"gradient, {words}")
+                require(count == number, f"count, {words}: {count} against {number}")
+    finally:
+        fused.PIECE["cpu"] = piece

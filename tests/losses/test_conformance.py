@@ -176,6 +176,7 @@ def counting():
 
 
 BROKEN = [
+    ("derivative", make(squares, derivative=lambda x, y: ((x - y) ** 2, 3 * (x - y)))),
     ("finite", make(lambda x, y: torch.log(1 + torch.exp(x)) - x * y, "binary")),
     ("finite", make(lambda x, y: x.abs().sqrt() * 0 + squares(x, y))),
     ("finite", make(squares, unbounded="a claim that is not true")),

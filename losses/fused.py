@@ -1,0 +1,148 @@
+"""Value and gradient in one pass over the batch, in pieces that stay in the processor's cache.
+
+A plain formula walks a large batch once per operation, forward and backward, and keeps what the
+backward pass needs. A loss whose author also gives its derivative is evaluated here instead: piece
+by piece, value and derivative together, with one buffer of the output's size and nothing else.
+Transforms of functions (`torch.func`, `torch.compile`) and second derivatives use the plain one.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from losses.inputs import over_classes
+
+if TYPE_CHECKING:
+    from losses.core import Loss
+
+PIECE = {"cpu": 1 << 15}  # elements; a few float32 buffers of this size fit a core's cache
+WHOLE = 1 << 26  # elsewhere: few launches, and still no more than some pieces at a time
+
+
+def applies(entry: "Loss", inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> bool:
+    """Whether the derivative may be used: eager, and only the output carries a gradient."""
+    if entry.derivative is None or len(inputs) != 2 or torch.compiler.is_compiling():
+        return False
+    output, target = inputs
+    tensors = [value for value in (target, *parameters.values()) if isinstance(value, Tensor)]
+    if not output.requires_grad or any(tensor.requires_grad for tensor in tensors):
+        return False
+    transformed = (torch._C._functorch.maybe_get_level(x) != -1 for x in (output, *tensors))
+    return torch.is_grad_enabled() and forward_ad._current_level < 0 and not any(transformed)
+
+
+def fraction(
+    entry: "Loss",
+    output: Tensor,
+    target: Tensor,
+    kept: Tensor | None,
+    parameters: dict[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """Sum of values, with its gradient, and sum of counts."""
+    result: tuple[Tensor, Tensor] = _Fused.apply(entry, output, target, kept, parameters)
+    return result
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        entry: "Loss",
+        output: Tensor,
+        target: Tensor,
+        kept: Tensor | None,
+        parameters: dict[str, Any],
+    ) -> tuple[Tensor, Tensor]:
+        ctx.entry, ctx.parameters = entry, parameters
+        ctx.save_for_backward(output, target, kept)
+        numerator, denominator, ctx.derivative = _evaluate(entry, output, target, kept, parameters)
+        ctx.mark_non_differentiable(denominator)
+        return numerator, denominator
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        output, target, kept = ctx.saved_tensors
+        nothing = (None, None, None)
+        if torch.is_grad_enabled():  # somebody will differentiate again
+            plain = ctx.entry.plain(output, target, kept, ctx.parameters).values.sum()
+            (gradient,) = torch.autograd.grad(plain, output, slope, create_graph=True)
+            return None, gradient, *nothing
+        derivative, ctx.derivative = ctx.derivative, None
+        if derivative is None:  # the graph was retained, and the buffer given away
+            derivative = _evaluate(ctx.entry, output, target, kept, ctx.parameters)[2]
+        if torch._C._functorch.is_legacy_batchedtensor(slope):  # several slopes at once
+            return None, derivative * slope, *nothing
+        return None, derivative.mul_(slope), *nothing
+
+
+def _evaluate(
+    entry: "Loss",
+    output: Tensor,
+    target: Tensor,
+    kept: Tensor | None,
+    parameters: dict[str, Any],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of values, sum of counts, and the derivative of the former in one buffer."""
+    buffer = torch.empty_like(output, memory_format=torch.contiguous_format)
+    sums, numbers = [output.new_zeros(())], [output.new_zeros(())]
+    defaults = [p.default for p in entry.parameters.values()]
+    by_class = any(isinstance(value, Tensor) for value in (*parameters.values(), *defaults))
+    whole = by_class or entry.sum_classes
+    for x, y, mask, into in _pieces(entry, whole, output, target, kept, buffer):
+        values, derivative, counts = _piece(entry, x, y, mask, parameters)
+        into.copy_(derivative)
+        sums.append(values.sum())
+        numbers.append(values.new_full((), values.numel()) if counts is None else counts.sum())
+    if entry.sum_classes:  # an item counts if any of its elements does
+        items = torch.ones_like(output[:, 0]) if kept is None else kept.any(1).to(output.dtype)
+        numbers = [items.sum()]
+    return torch.stack(sums).sum(), torch.stack(numbers).sum(), buffer
+
+
+def _piece(
+    entry: "Loss", x: Tensor, y: Tensor, mask: Tensor | None, parameters: dict[str, Any]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Values, derivative and counts of one piece, nothing of what is ignored in any of them."""
+    assert entry.derivative is not None
+    if mask is None:
+        values, derivative, *given = entry.derivative(x, y, **parameters)
+        return values, derivative, given[0] if given else None
+    over = over_classes(mask, x)
+    x, y = torch.where(over, x, 0), torch.where(mask, y, 0)
+    values, derivative, *given = entry.derivative(x, y, **parameters)
+    counts = given[0] * mask if given else mask.to(values.dtype)
+    return values * mask, derivative * over, counts
+
+
+def _pieces(
+    entry: "Loss", whole: bool, output: Tensor, target: Tensor, *others: Tensor | None
+) -> Iterator[tuple[Any, ...]]:
+    """The same part of every tensor, small enough for the cache; views of the last."""
+    tensors = (output, target, *others)
+    most = PIECE.get(output.device.type, WHOLE)
+    if output.shape == target.shape and entry.target != "boxes" and not whole:
+        yield from _split(tuple(t if t is None else t.reshape(-1) for t in tensors), most, 0)
+        return
+    classes, size = output.shape[1], math.prod(output.shape[1:])
+    if output.ndim > 3:  # [N, C, L] and [N, L]
+        tensors = tuple(
+            t if t is None else t.flatten(2 if t.ndim == output.ndim else 1) for t in tensors
+        )
+    if size <= most or output.ndim < 3:
+        yield from _split(tensors, max(1, most // size), 0)
+        return
+    for item in _split(tensors, 1, 0):
+        yield from _split(item, max(1, most // classes), -1)
+
+
+def _split(
+    tensors: tuple[Tensor | None, ...], size: int, axis: int
+) -> Iterator[tuple[Tensor | None, ...]]:
+    length = next(t.shape[axis] for t in tensors if t is not None)
+    for start in range(0, length, size):
+        width = min(size, length - start)
+        yield tuple(t if t is None else t.narrow(axis, start, width) for t in tensors)

@@ -1,0 +1,94 @@
+"""Value and gradient in one pass: what autograd, transforms and a retained graph may ask of it."""
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+import losses
+from losses import fused
+
+GAMMA = {"gamma": 2.0, "alpha": 0.25}
+
+
+def batch():
+    drawn = torch.Generator().manual_seed(3)
+    logits = torch.randn(5, 4, generator=drawn, dtype=torch.float64) * 3
+    target = (torch.rand(5, 4, generator=drawn) < 0.3).long()
+    target[0, 1] = -100
+    return logits.requires_grad_(), target
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """The same loss by the plain formula."""
+
+    def of(function):
+        with monkeypatch.context() as patched:
+            patched.setattr(fused, "applies", lambda *_: False)
+            return function()
+
+    return of
+
+
+def test_a_retained_graph_gives_the_gradient_again():
+    logits, target = batch()
+    value = losses.binary_focal(logits, target, **GAMMA)
+    first, second = (torch.autograd.grad(2 * value, logits, retain_graph=True) for _ in range(2))
+    assert torch.equal(first[0], second[0])
+
+
+def test_second_derivatives_are_those_of_the_plain_formula(plain):
+    logits, target = batch()
+
+    def hessian():
+        return torch.autograd.functional.hessian(
+            lambda x: losses.binary_focal(x, target, **GAMMA), logits
+        )
+
+    torch.testing.assert_close(hessian(), plain(hessian), rtol=1e-12, atol=1e-14)
+    assert hessian().abs().max() > 0.01
+
+
+def test_transforms_of_functions_agree_with_autograd(plain):
+    logits, target = batch()
+    target = target.clamp(min=0)
+
+    def value(x):
+        return losses.binary_focal(x, target, **GAMMA)
+
+    expected = torch.autograd.grad(plain(lambda: value(logits)), logits)[0]
+    torch.testing.assert_close(torch.func.grad(value)(logits.detach()), expected)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(logits, torch.ones_like(logits))
+        tangent = forward_ad.unpack_dual(value(dual)).tangent
+    torch.testing.assert_close(tangent, expected.sum())
+
+
+def test_batches_of_slopes_go_through_the_backward_pass():
+    logits, target = batch()
+    value = losses.binary_focal(logits, target, **GAMMA)
+    slopes = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    (both,) = torch.autograd.grad(value, logits, slopes, is_grads_batched=True, retain_graph=True)
+    (one,) = torch.autograd.grad(value, logits)
+    torch.testing.assert_close(both, torch.stack([one, -2 * one]))
+
+
+def test_inputs_and_learned_settings_that_want_a_gradient_get_it():
+    logits, target = batch()
+    soft = torch.full((5, 4), 0.3, dtype=torch.float64, requires_grad=True)
+    losses.binary_focal(logits, soft).backward()
+    assert soft.grad is not None
+    assert soft.grad.abs().min() > 0
+    assert target.grad is None
+
+
+def test_maps_in_any_memory_layout_give_one_gradient():
+    drawn = torch.Generator().manual_seed(4)
+    maps = torch.randn(2, 3, 4, 5, generator=drawn, dtype=torch.float64)
+    target = torch.rand(2, 3, 4, 5, generator=drawn, dtype=torch.float64)
+    slopes = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = maps.clone(memory_format=layout).requires_grad_()
+        losses.binary_focal(x, target).backward()
+        slopes.append(x.grad)
+    assert torch.equal(*slopes)
