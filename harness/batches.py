@@ -1,12 +1,16 @@
 """Batches of data that lives on the device, in an order that depends on seed and epoch alone."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.data import Part
+
+Draw = Callable[[torch.Generator], Sequence[Tensor]]
+"""From a generator to the row numbers of each batch of an epoch, as many batches every time."""
 
 
 class Batches:
@@ -19,35 +23,44 @@ class Batches:
         part: inputs and targets, on the device they are trained on.
         size: items per global batch; the last batch of an epoch may be smaller.
         seed: sub-seed of the order; None keeps the order of the rows.
+        draw: how batches are composed; None takes `size` after `size` of a random order.
         rank, world: which share of each batch this process takes.
     """
 
     def __init__(
-        self, part: Part, size: int, seed: int | None = None, rank: int = 0, world: int = 1
+        self,
+        part: Part,
+        size: int,
+        seed: int | None = None,
+        draw: Draw | None = None,
+        *,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        self.part, self.size, self.seed = part, size, seed
+        self.part, self.size, self.seed, self.draw = part, size, seed, draw
         self.rank, self.world = rank, world
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-len(self.part) // self.size)
+        return len(self.rows(0)) if self.draw else -(-len(self.part) // self.size)
 
-    def order(self, epoch: int) -> Tensor:
-        """Row numbers of one epoch, in the order they are used."""
+    def rows(self, epoch: int) -> Sequence[Tensor]:
+        """Row numbers of each batch of one epoch, in the order they are used."""
         if self.seed is None:
-            return torch.arange(len(self.part))
+            return torch.split(torch.arange(len(self.part)), self.size)
         # A generator's first numbers differ little between near seeds, so mix seed and epoch well.
         key = hashlib.sha256(f"{self.seed}/{epoch}".encode()).digest()[:8]
         generator = torch.Generator().manual_seed(int.from_bytes(key, "big") >> 1)
-        return torch.randperm(len(self.part), generator=generator)
+        if self.draw:
+            return self.draw(generator)
+        return torch.split(torch.randperm(len(self.part), generator=generator), self.size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self.order(self.epoch).to(self.part.inputs.device)
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
+        batches = self.rows(self.epoch)
         self.epoch += 1
-        for rows in torch.split(order, self.size):
-            mine = rows[self.rank :: self.world]
-            yield self.part.inputs[mine], self.part.target[mine]
+        for rows in batches:
+            yield self.part.take(rows[self.rank :: self.world])
 
     def fingerprint(self) -> str:
         """Sha256 of the row order of the first epoch."""
-        return hashlib.sha256(self.order(0).numpy().tobytes()).hexdigest()
+        return hashlib.sha256(torch.cat([*self.rows(0)]).numpy().tobytes()).hexdigest()

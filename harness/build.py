@@ -139,7 +139,7 @@ def _label(override: str) -> str:
 def _compose(owner: str, overrides: Sequence[str]) -> RunConfig:
     try:
         config = compose(overrides)
-        check_fit(config, tasks.get(config.task.name))
+        check_fit(config, tasks.get(config.task["name"]))
     except ValueError as error:
         raise ValueError(f"{owner}: {error}") from error
     return config
@@ -158,7 +158,7 @@ def _directions(owner: str, resolved: Resolved, metric: str) -> dict[str, Direct
     directions: dict[str, Direction] = {}
     for task, by_arm in resolved.items():
         config = next(iter(by_arm.values()))
-        yardsticks = tasks.get(config.task.name).yardsticks(load_data(config))
+        yardsticks = tasks.get(config.task["name"]).yardsticks(load_data(config))
         named = {f"{s}/{n}": y.direction for s in ("val", "test") for n, y in yardsticks.items()}
         if metric not in named:
             raise ValueError(

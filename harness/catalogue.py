@@ -25,6 +25,11 @@ def show(group: str, name: str | None, files: Sequence[str] = ()) -> None:
     Raises:
         ValueError: no such entry; the message has the nearest name.
     """
+    if group == "losses" and name and "/" in name:
+        import losses
+
+        print(_page(name, _loss(losses.get(name))))
+        return
     entries = catalogue(group, files)
     if name is None:
         print(_table(entries))
@@ -68,18 +73,17 @@ def _losses() -> dict[str, Entry]:
 
     found: dict[str, Entry] = {}
     for name in losses.names():
-        entry = losses.get(name)
-        kinds = ("saturating", "unbounded", "detached", "nonmonotone")
-        declared = {kind: getattr(entry, kind) for kind in kinds if getattr(entry, kind)}
-        found[name] = _described(entry) | {
-            "target": entry.target,
-            "source": entry.source,
-            **declared,
-        }
+        found[name] = _loss(losses.get(name))
     for name in losses.penalty_names():
         penalty = losses.get_penalty(name)
         found[name] = _described(penalty) | {"target": "parameters", "source": penalty.source}
     return found
+
+
+def _loss(entry: Any) -> Entry:
+    kinds = ("saturating", "unbounded", "detached", "nonmonotone")
+    declared = {kind: getattr(entry, kind) for kind in kinds if getattr(entry, kind)}
+    return _described(entry) | {"target": entry.target, "source": entry.source, **declared}
 
 
 def _described(entry: Any) -> Entry:
@@ -132,7 +136,7 @@ def _metrics(task: str) -> dict[str, str]:
         config = compose([f"task={task}", "loss=mse"])
     except ValueError:  # the user's own file is needed
         return {}
-    judged = tasks.get(config.task.name).yardsticks(load_data(config))
+    judged = tasks.get(config.task["name"]).yardsticks(load_data(config))
     return {"metrics": ", ".join(f"{name} ({y.direction} is better)" for name, y in judged.items())}
 
 

@@ -13,6 +13,7 @@ examples:
   lossbench sweep imbalance
   lossbench sweep my_sweep.yaml seeds=5 trainer.epochs=10
   lossbench losses focal
+  lossbench atlas focal bce --out my_atlas
 """
 
 
@@ -62,6 +63,13 @@ def parser() -> argparse.ArgumentParser:
         command(name, words, overrides=False).add_argument(
             "words", nargs="*", metavar="NAME", help="one entry; plugins=[FILE.py] adds losses"
         )
+    atlas = command(
+        "atlas", "measure what losses are like; a table, and a page with pictures", overrides=False
+    )
+    atlas.add_argument(
+        "words", nargs="*", metavar="NAME", help="losses or Python files; plugins=[FILE.py] adds"
+    )
+    atlas.add_argument("--out", metavar="FOLDER", default="atlas", help="where the page goes")
     command("doctor", "check versions, devices, disk, store, configs and losses")
     return top
 
@@ -138,9 +146,24 @@ def _run(chosen: argparse.Namespace) -> int:
         from harness.doctor import doctor
 
         return doctor(chosen.overrides)
+    elif chosen.command == "atlas":
+        from harness.atlas import show as atlas
+
+        return atlas(*_names_and_files(chosen.words), chosen.out)
     else:
         return _describe(chosen.command, chosen.words)
     return 0
+
+
+def _names_and_files(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Names, and the files of plugins=[...]."""
+    from harness.plugins import words as items
+
+    wrong = [word for word in words if "=" in word and not word.startswith("plugins=")]
+    if wrong:
+        raise ValueError(f"atlas takes names and plugins=[FILE.py], got {wrong[0]}")
+    given = [items(w.removeprefix("plugins=")) for w in words if w.startswith("plugins=")]
+    return [word for word in words if "=" not in word], tuple(f for files in given for f in files)
 
 
 def _describe(command: str, words: Sequence[str]) -> int:

@@ -22,9 +22,10 @@ from harness import data, models, plugins
 from harness.config import OptimizerConfig, RunConfig, TrainerConfig, check
 from harness.nested import flat
 from harness.paths import config_dir
+from losses import peers
 from losses.arguments import Parameter, nearest, parameters_of
 
-GROUPS = ("task", "data", "model", "loss")
+GROUPS = ("task", "data", "model", "loss", "teacher")
 
 
 def register(files: Sequence[str] = ()) -> None:
@@ -42,18 +43,35 @@ def _register_loss(name: str) -> None:
 
 
 @functools.cache
+def _register_peer(name: str) -> None:
+    """A loss of another library under its own name as the term's: `loss.DiceCELoss`."""
+    defaults = _defaults(losses.get(name).parameters)
+    node = {peers.key(name): {"loss": name, "weight": 1.0, **defaults}}
+    folder, _, last = name.rpartition("/")
+    ConfigStore.instance().store(group=f"loss/{folder}", name=last, node=node, package="loss")
+
+
+@functools.cache
 def _register_root() -> None:
     store = ConfigStore.instance()
     quiet = [{f"override hydra/{log}_logging": "disabled"} for log in ("job", "hydra")]
     root = {
-        "defaults": ["_self_", {"task": "classification/digits"}, {"loss": "???"}, *quiet],
+        "defaults": [
+            "_self_",
+            {"task": "classification/digits"},
+            {"loss": "???"},
+            {"teacher": None},
+            *quiet,
+        ],
         "loss": {"mix": "sum", "p": None},
+        "teacher": None,
         "optimizer": _defaults(parameters_of(OptimizerConfig)),
         "trainer": _defaults(parameters_of(TrainerConfig)),
         "seed": 0,
         "store": "results",
         "trackers": [],
         "plugins": [],
+        "save": None,
         "hydra": {
             "output_subdir": None,
             "run": {"dir": "."},
@@ -64,7 +82,7 @@ def _register_root() -> None:
     for name in losses.penalty_names():
         settings = {"biases": False, **_defaults(losses.get_penalty(name).parameters)}
         store.store(group="loss", name=name, node={name: {"weight": 1.0, **settings}})
-    for group, registry in (("data", data), ("model", models)):
+    for group, registry in (("data", data), ("model", models), ("teacher", models)):
         for name in registry.names():
             _register_named(group, name, registry.get(name).parameters)
 
@@ -87,6 +105,7 @@ def options(group: str) -> list[str]:
         "loss": [*losses.names(), *losses.penalty_names()],
         "data": data.names(),
         "model": models.names(),
+        "teacher": models.names(),
     }
     folder = config_dir() / group
     files = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]
@@ -156,7 +175,20 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_explain(parsed, error)) from error
     assert isinstance(plain, dict)
-    return check({str(key): value for key, value in plain.items()})
+    checked = check({str(key): value for key, value in plain.items()})
+    _check_coupled(checked)
+    return checked
+
+
+def _check_coupled(config: RunConfig) -> None:
+    """Another library's mean over its own batch is no part of a mean over several processes."""
+    for term in config.objective.losses().values():
+        entry = losses.get(term.loss)
+        if config.trainer.devices > 1 and isinstance(entry, peers.Peer) and not entry.additive:
+            raise ValueError(
+                f"loss {term.loss} gives one number for a batch, which cannot be put together "
+                f"over trainer.devices={config.trainer.devices}: use one"
+            )
 
 
 def _composed(overrides: Sequence[str]) -> Any:
@@ -172,13 +204,16 @@ def _check_groups(parsed: Iterable[Override]) -> None:
             continue
         chosen = override.value()
         listed = [str(name) for name in (chosen if isinstance(chosen, list) else [chosen])]
-        for name in listed:
-            if listed.count(name) > 1:
+        terms = [peers.key(name) if group == "loss" else name for name in listed]
+        for name, term in zip(listed, terms, strict=True):
+            if terms.count(term) > 1:
                 raise ValueError(
-                    f"{group} names '{name}' twice: add +{group}.OTHER={{loss:{name}}}"
+                    f"{group} names '{term}' twice: add +{group}.OTHER={{loss:{name}}}"
                 )
         for name in listed:
-            if name.startswith("torchvision/") and group == "model":
+            if "/" in name and group == "loss" and name not in losses.names():
+                _register_peer(name)
+            elif name.startswith("torchvision/") and group == "model":
                 _register_named("model", name, models.get(name).parameters)
             elif name not in options(group):
                 article = {"data": "data set"}.get(group, group)

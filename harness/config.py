@@ -25,7 +25,7 @@ from losses.arguments import (
     parameters_of,
 )
 
-OWN = ("seed", "store", "trackers", "plugins")
+OWN = ("seed", "store", "trackers", "plugins", "save")
 """Keys of a run that say nothing about its arm."""
 
 RECIPE = 1
@@ -33,20 +33,17 @@ RECIPE = 1
 
 
 @dataclass(frozen=True)
-class TaskConfig:
-    """What is learnt and judged: the name of a file in harness/tasks."""
-
-    name: str
-
-
-@dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimiser and its step size, the same for every arm unless an arm says otherwise."""
+    """The optimiser and its step size, the same for every arm unless an arm says otherwise.
+
+    `own_lr` is the step size of tensors that a loss learns itself; None takes `lr`.
+    """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     lr: Positive = 1e-2
     weight_decay: NonNegative = 0.0
     momentum: Annotated[float, Bounds(0, 1, high_open=True)] = 0.0
+    own_lr: Positive | None = None
     schedule: Literal["constant", "cosine"] = "constant"
 
 
@@ -70,25 +67,27 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything one run needs."""
+    """Everything one run needs; `save` names a file for the weights of the trained model."""
 
-    task: TaskConfig
+    task: dict[str, Any]
     data: dict[str, Any]
     model: dict[str, Any]
     loss: dict[str, Any]
+    teacher: dict[str, Any] | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     seed: Annotated[int, Bounds(0)] = 0
     store: str = "results"
     trackers: list[str] = field(default_factory=list)
     plugins: list[str] = field(default_factory=list)
+    save: str | None = None
 
     def plain(self) -> dict[str, Any]:
         """As nested plain values."""
         return dataclasses.asdict(self)
 
     def shared(self) -> dict[str, Any]:
-        """What all runs of an arm have in common: not seed and store, nor trackers and plug-ins."""
+        """What all runs of an arm have in common: not what OWN names."""
         return {key: value for key, value in self.plain().items() if key not in OWN}
 
     @property
@@ -112,17 +111,20 @@ def check(config: Mapping[str, Any]) -> RunConfig:
             raise ValueError(f"config needs {key}, got {config.get(key)!r}")
     values = {key: convert(key, fields[key].annotation, value) for key, value in config.items()}
     checked = RunConfig(**values)
-    if checked.task.name not in tasks.names():
-        raise ValueError(
-            f"there is no task '{checked.task.name}'{nearest(checked.task.name, tasks.names())}"
-        )
     _check_devices(checked.trainer)
+    task = tasks.get(str(checked.task.get("name")))
     return dataclasses.replace(
         checked,
+        task=_named("task", checked.task, parameters_of(task.Settings)),
         data=_named("data", checked.data, data.get(str(checked.data.get("name"))).parameters),
-        model=_named("model", checked.model, models.get(str(checked.model.get("name"))).parameters),
+        model=_model("model", checked.model),
+        teacher=_model("teacher", checked.teacher) if checked.teacher else None,
         loss=checked.objective.plain(),
     )
+
+
+def _model(group: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    return _named(group, given, models.get(str(given.get("name"))).parameters)
 
 
 def _named(
@@ -147,8 +149,9 @@ def outcome(config: RunConfig) -> dict[str, Any]:
     plain = config.shared()
     for key in ("accelerator", "devices", "strategy"):
         del plain["trainer"][key]
-    if "path" in plain["data"]:
-        plain["data"]["path"] = data.file_hash(plain["data"]["path"])
+    for group, key in (("data", "path"), ("model", "pretrained"), ("teacher", "pretrained")):
+        if (plain[group] or {}).get(key):
+            plain[group][key] = data.file_hash(plain[group][key])
     return plain
 
 

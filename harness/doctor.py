@@ -17,7 +17,7 @@ from harness.config import RunConfig
 from harness.paths import config_dir
 from harness.prepare import check_fit
 from harness.sweep import request
-from losses.arguments import ClassCounts
+from losses.arguments import ClassCounts, describe
 
 
 def doctor(overrides: Sequence[str]) -> int:
@@ -73,7 +73,10 @@ def _writable(store: Path) -> str:
 def _losses() -> str:
     for name in losses.names():
         entry = losses.get(name)
-        needed: dict[str, Any] = dict.fromkeys(entry.sizes, 2)  # of tensors it learns
+        asked = [*entry.sizes.values(), *(p for p in entry.parameters.values() if p.required)]
+        needed: dict[str, Any] = {  # of tensors of its own; [1, 2] where one number is not enough
+            p.name: [1, 2] if describe(p.annotation).startswith("a list") else 2 for p in asked
+        }
         for parameter in entry.parameters.values():
             if parameter.annotation == ClassCounts:
                 needed[parameter.name] = [2.0, 1.0]
@@ -107,7 +110,7 @@ def _sweeps() -> str:
 def fitting(task: str) -> list[str]:
     """Names of the losses that a task's data takes."""
     config = compose([f"task={task}", "loss=mse"])
-    judge = tasks.get(config.task.name)
+    judge = tasks.get(config.task["name"])
     kind = data.get(config.data["name"]).kind or config.data["kind"]
     return [name for name in losses.names() if judge.refusal(losses.get(name), kind) is None]
 
@@ -118,7 +121,7 @@ def some_task(group: str, name: str) -> RunConfig:
         chosen = [] if group == "loss" else [f"loss={fitting(task)[0]}"]
         with contextlib.suppress(ValueError):
             config = compose([f"task={task}", f"{group}={name}", *chosen])
-            check_fit(config, tasks.get(config.task.name))
+            check_fit(config, tasks.get(config.task["name"]))
             return config
     raise ValueError(f"no task takes {group}={name}")
 

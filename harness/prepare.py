@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from harness import data, models, tasks
 from harness.batches import Batches
@@ -36,18 +37,22 @@ def prepare(config: RunConfig) -> Prepared:
     """
     seeds = seed_tree(config.seed)
     loaded = load_data(config)
-    task_class = tasks.get(config.task.name)
+    task_class = tasks.get(config.task["name"])
     check_fit(config, task_class)
-    objective = Objective(config.objective, loaded.class_counts)
-    model = models.build(
-        config.model["name"],
-        tuple(loaded.train.inputs.shape[1:]),
-        objective.outputs(loaded.outputs),
-        seed=seeds["init"],
-        **_without_name(config.model),
+    settings = task_class.Settings(**_without_name(config.task))
+    terms = config.objective.losses()
+    objective = Objective(
+        config.objective,
+        task_class.facts(loaded, settings, seeds["init"]),
+        {name: task_class.reads(name, get(term.loss)) for name, term in terms.items()},
     )
-    batches = Batches(loaded.train, config.trainer.batch_size, seeds["order"])
-    task = task_class(loaded, model, objective, config.optimizer, batches)
+    shape = tuple(loaded.train.inputs.shape[1:])
+    outputs = task_class.outputs(loaded, settings)
+    model = _built(config.model, shape, objective.outputs(outputs), seeds["init"])
+    teacher = _built(config.teacher, shape, outputs, 0) if config.teacher else None
+    draw = task_class.draw(loaded, config.trainer.batch_size, settings)
+    batches = Batches(loaded.train, config.trainer.batch_size, seeds["order"], draw)
+    task = task_class(loaded, model, objective, config.optimizer, batches, settings, teacher)
     sources = [source_hash(term.loss)[:16] for term in config.objective.terms.values()]
     fingerprints = {
         **loaded.fingerprints,
@@ -56,6 +61,10 @@ def prepare(config: RunConfig) -> Prepared:
         "loss": "+".join(sources),
     }
     return Prepared(task, loaded, seeds, fingerprints)
+
+
+def _built(config: Mapping[str, Any], shape: tuple[int, ...], outputs: int, seed: int) -> nn.Module:
+    return models.build(config["name"], shape, outputs, seed=seed, **_without_name(config))
 
 
 def load_data(config: RunConfig) -> Data:
@@ -74,21 +83,40 @@ def _without_name(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_fit(config: RunConfig, task: type[Task]) -> None:
-    """Raise ValueError if the task cannot use data of this kind, or a loss does not fit it."""
-    name = config.task.name
+    """Raise ValueError if data, model and losses are not what the task can use."""
+    name = config.task["name"]
     kind = data.get(config.data["name"]).kind or config.data["kind"]
     if kind not in task.kinds:
         raise ValueError(f"task {name} needs {' or '.join(task.kinds)} data, got {kind}")
-    for term in config.objective.losses().values():
-        reason = task.refusal(get(term.loss), kind)
-        if reason:
-            raise ValueError(f"task {name} refuses loss {term.loss}: {reason}")
-        within = get(term.loss).within
-        if within and config.data.get("standardise"):
+    for model in [config.model, *([config.teacher] if config.teacher else [])]:
+        gives = models.get(model["name"]).gives
+        if gives != task.gives:
             raise ValueError(
-                f"loss {term.loss} needs targets {within}, and these are standardised: "
+                f"task {name} needs a model of {task.gives}, {model['name']} has {gives}"
+            )
+    for term, wanted in config.objective.losses().items():
+        loss = get(wanted.loss)
+        reason = task.refusal(loss, kind, term)
+        if reason:
+            raise ValueError(f"task {name} refuses loss {wanted.loss}: {reason}")
+        if loss.within and config.data.get("standardise"):
+            raise ValueError(
+                f"loss {wanted.loss} needs targets {loss.within}, and these are standardised: "
                 "set data.standardise=false"
             )
+    _check_teacher(config)
+
+
+def _check_teacher(config: RunConfig) -> None:
+    wanting = [
+        t.loss for t in config.objective.losses().values() if "teacher" in get(t.loss).inputs
+    ]
+    if wanting and not config.teacher:
+        raise ValueError(
+            f"loss {wanting[0]} needs a teacher: teacher=MODEL teacher.pretrained=FILE"
+        )
+    if config.teacher and not config.teacher["pretrained"]:
+        raise ValueError("a teacher must have learnt something: set teacher.pretrained=FILE")
 
 
 class Probe(NamedTuple):
@@ -108,13 +136,13 @@ def probe(config: RunConfig) -> Probe:
     """
     torch.set_num_threads(config.trainer.threads)
     prepared = prepare(config)
-    task, batches = prepared.task, Batches(prepared.data.train, config.trainer.batch_size)
+    task, batches = prepared.task, prepared.task.batches
     inputs, target = next(iter(batches))
     with torch.random.fork_rng():
         for _ in range(2):  # the first pass pays for allocations
             started = time.perf_counter()
             task.zero_grad()
-            task.objective(task(inputs), target, task.model).total.backward()
+            task.objective(task.compare(inputs, target), task.model).total.backward()
             seconds = time.perf_counter() - started
     squares = [p.grad.square().sum() for p in task.model.parameters() if p.grad is not None]
     norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0

@@ -8,6 +8,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,7 +77,8 @@ def run_once(
     with store.claim(identity) as free:
         if not free:
             return None
-        there = None if force else store.read(identity)
+        unsaved = config.save and not Path(config.save).exists()
+        there = None if force or unsaved else store.read(identity)
         return there or run(config, store, callbacks=callbacks)
 
 
@@ -95,7 +97,7 @@ def run(config: RunConfig, store: Store, *, callbacks: Sequence[Callback] = ()) 
         "provenance": _provenance(config),
     }
     folder = store.run_folder(facts["id"])
-    group = f"{config.task.name}/{config.data['name']}"
+    group = f"{config.task['name']}/{config.data['name']}"
     mirrors = (
         []
         if follows()
@@ -160,6 +162,8 @@ def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callbac
         f"test/{name}": value for name, value in test.items()
     }
     facts["peak_memory"] = _peak_memory(task.device)
+    if config.save and trainer.is_global_zero:
+        models.save(task.model, config.save)
 
 
 def _trainer(config: RunConfig, callbacks: Sequence[Callback], epochs: int) -> Trainer:

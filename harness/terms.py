@@ -16,6 +16,7 @@ from losses.arguments import (
     nearest,
     parameters_of,
 )
+from losses.peers import Peer
 
 TERM_KEYS = ("loss", "weight", "biases")
 
@@ -169,12 +170,14 @@ def _parse_term(name: str, given: Any) -> TermConfig:
     kind = given.get("loss", name)
     is_penalty = kind in losses.penalty_names()
     known = [*losses.names(), *losses.penalty_names()]
-    if kind not in known:
+    if kind not in known and "/" not in str(kind):
         raise ValueError(f"there is no loss '{kind}'{nearest(str(kind), known)}")
     entry = losses.get_penalty(kind) if is_penalty else losses.get(kind)
     own = {k: v for k, v in given.items() if k not in TERM_KEYS}
     defaults = {p.name: p.default for p in entry.parameters.values() if not p.required}
     parameters = check_arguments(f"loss.{name}", entry.parameters, defaults | own)
+    if isinstance(entry, Peer):
+        entry.construct(parameters)
     weight = convert(f"loss.{name}.weight", Weight, given.get("weight", 1.0))
     if "biases" in given and not is_penalty:
         raise ValueError(f"loss.{name} has no parameter 'biases': {kind} is no penalty")

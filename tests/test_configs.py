@@ -1,17 +1,18 @@
 """Every YAML file composes, plans and builds; every task takes a batch with every loss it fits."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import losses
-from harness import data
+from harness import data, models
 from harness.build import build_plan
 from harness.compose import compose
 from harness.config import check
 from harness.doctor import fitting, own_tasks, some_task
 from harness.paths import config_dir
-from harness.prepare import probe
+from harness.prepare import prepare, probe
 from harness.store import Store
 from harness.sweep import Request
 
@@ -46,7 +47,7 @@ def test_every_task_composes_and_takes_a_batch(name: str, tmp_path: Path) -> Non
     loss = {"cross_entropy", "bce", "mse"}.intersection(fitting(name) if not own else [])
     chosen = loss or {"mse" if kind == "regression" else "cross_entropy"}
     config = compose([f"task={name}", f"loss={chosen.pop()}", *own])
-    assert config.task.name == name.partition("/")[0]
+    assert config.task["name"] == name.partition("/")[0]
     assert probe(config).steps > 0
 
 
@@ -69,8 +70,15 @@ def test_every_sweep_plans(path: Path, tmp_path: Path) -> None:
     assert plan.question, "a shipped sweep says what it asks"
 
 
+def saved_model(plain: dict[str, Any], folder: Path) -> Path:
+    """Weights of the config's own model, from another seed."""
+    path = folder / "teacher.pt"
+    models.save(prepare(check({**plain, "seed": 1})).task.model, path)
+    return path
+
+
 @pytest.mark.parametrize("task", own_tasks())
-def test_every_fitting_loss_takes_a_batch(task: str) -> None:
+def test_every_fitting_loss_takes_a_batch(task: str, tmp_path: Path) -> None:
     """The gradient is finite, and not 0 but where a loss declares or can reach a flat place."""
     names = fitting(task)
     assert names
@@ -82,6 +90,8 @@ def test_every_fitting_loss_takes_a_batch(task: str) -> None:
         config = {**plain, "loss": {name: {}}}
         if entry.target == "real" and entry.within:  # counts and logarithms need targets as is
             config["data"] = {**plain["data"], "standardise": False}
+        if "teacher" in entry.inputs:
+            config["teacher"] = {**plain["model"], "pretrained": str(saved_model(plain, tmp_path))}
         tried = probe(check(config))
         assert tried.gradient is not None, name
         assert tried.gradient > 0 or name == "binary_perceptron", name  # it starts all right

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,22 +12,35 @@ from harness.data.scale import in_units
 from harness.data.split import Array, Split, cut
 from losses.arguments import Parameter, nearest, parameters_of
 
-Kind = Literal["binary", "multiclass", "multilabel", "regression"]
+Kind = Literal["binary", "multiclass", "multilabel", "regression", "mask", "semantic", "boxes"]
+Target = Any
+"""A tensor of N rows, or such tensors by name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Items of one part: inputs float32 [N, ...]; target int64 or float32, see :class:`Data`."""
+    """Items of one part: inputs float32 [N, ...]; target, see :class:`Data`, all of N rows."""
 
     inputs: Tensor
-    target: Tensor
+    target: Target
 
     def to(self, device: torch.device) -> "Part":
         """The same items on a device."""
-        return Part(self.inputs.to(device), self.target.to(device))
+        return Part(self.inputs.to(device), _each(self.target, lambda rows: rows.to(device)))
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Target]:
+        """Inputs and target of some items."""
+        rows = rows.to(self.inputs.device)
+        return self.inputs[rows], _each(self.target, lambda tensor: tensor[rows])
 
     def __len__(self) -> int:
-        return len(self.target)
+        return len(self.inputs)
+
+
+def _each(target: Target, change: Callable[[Tensor], Tensor]) -> Target:
+    if isinstance(target, Tensor):
+        return change(target)
+    return {name: change(tensor) for name, tensor in target.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +49,11 @@ class Data:
 
     Attributes:
         kind: what the target is. binary: int64 [N] of 0 and 1; multiclass: int64 [N] below C;
-            multilabel: int64 [N, L] of 0 and 1; regression: float32 [N] or, of several, [N, K].
+            multilabel: int64 [N, L] of 0 and 1; regression: float32 [N] or, of several, [N, K];
+            mask: int64 [N, H, W] of 0 and 1, -100 where nothing is asked; semantic: int64 [N, H, W]
+            below C, or -100; boxes: `boxes` float32 [N, M, 4] in pixels, corners x1, y1, x2, y2,
+            and `labels` int64 [N, M] below C, -100 where an item has fewer than M objects; `masks`
+            uint8 [N, M, H, W] may stand beside them.
         train: the training part, corrupted where that was asked for.
         val: the validation part: clean, and distributed as the source is.
         test: the test part, likewise.

@@ -8,16 +8,13 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torchmetrics import Metric
 
-from harness.batches import Batches
+from harness.batches import Batches, Draw
 from harness.config import OptimizerConfig
 from harness.data import Data, Part
-from harness.objective import Objective
-from harness.plan import Direction
+from harness.judges import Judges, Yardstick
+from harness.objective import OUTPUT, Compared, Facts, Objective, Subject
 from losses import Loss
-
-EVALUATION_BATCH = 1024
 
 
 class Diverged(Exception):  # noqa: N818 - a state of the run, not an error of the program
@@ -43,26 +40,28 @@ def subject(loss: Loss) -> str:
 
 
 @dataclass(frozen=True)
-class Yardstick:
-    """One metric of a task: which way is better, and the torchmetrics object that computes it.
-
-    `cheap` metrics are evaluated while training, for the curve; the others once, at the end. `raw`
-    ones are given the model's outputs, the others what `predict` makes of them.
-    """
-
-    direction: Direction
-    metric: Metric
-    cheap: bool = False
-    raw: bool = False
+class NoSettings:
+    """The settings of a task that has none."""
 
 
 class Task(LightningModule):
     """Model, objective and metrics on one data set. Subclasses say what outputs mean.
 
     A subclass defines `kinds`, `refusal`, `predict` and `yardsticks`, and names no loss.
+
+    Attributes:
+        kinds: of data it can learn from, see :class:`harness.data.Data`.
+        gives: what its models give, see :func:`harness.models.model`.
+        fields: names of the tensors it has for losses that name their inputs.
+        Settings: a dataclass of what a config may say under `task` beside the name.
+        evaluation_batch: items per batch while evaluating.
     """
 
     kinds: tuple[str, ...] = ()
+    gives: str = "values"
+    fields: tuple[str, ...] = ()
+    Settings: type[Any] = NoSettings
+    evaluation_batch = 1024
 
     def __init__(
         self,
@@ -71,22 +70,51 @@ class Task(LightningModule):
         objective: Objective,
         optimizer: OptimizerConfig,
         batches: Batches,
+        settings: Any = None,
+        teacher: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.data, self.model, self.objective = data, model, objective
-        self.settings, self.batches = optimizer, batches
-        yardsticks = self.yardsticks(data)
-        self.judges = {name: yardstick.metric for name, yardstick in yardsticks.items()}
-        self.cheap = [name for name, yardstick in yardsticks.items() if yardstick.cheap]
-        self.raw = [name for name, yardstick in yardsticks.items() if yardstick.raw]
+        self.optimizing, self.batches = optimizer, batches
+        self.settings = settings or self.Settings()
+        # in a list torch does not see it: no gradient, no train(), not in a checkpoint
+        self.teacher = [teacher.requires_grad_(False).eval()] if teacher else []
+        self.judges = Judges(self.yardsticks(data))
         self.curve: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}
         self.added = 0
 
     @classmethod
-    def refusal(cls, loss: Loss, kind: str) -> str | None:
-        """Why this loss does not fit data of this kind, or None if it does."""
+    def refusal(cls, loss: Loss, kind: str, term: str = "") -> str | None:
+        """Why this loss, under this name of its term, does not fit data of this kind, if so."""
         raise NotImplementedError
+
+    @classmethod
+    def refusal_of_fields(cls, loss: Loss) -> str | None:
+        """The same for a loss that names its inputs."""
+        lacking = [name for name in loss.inputs if name not in cls.fields]
+        return f"{loss.name} needs {' and '.join(lacking)}" if lacking else None
+
+    @classmethod
+    def reads(cls, term: str, loss: Loss) -> str:
+        """Which subject a term compares, where the task has several."""
+        return OUTPUT
+
+    @classmethod
+    def outputs(cls, data: Data, settings: Any) -> int:
+        """Numbers a model gives per item, before a loss asks for more."""
+        return data.outputs
+
+    @classmethod
+    def facts(cls, data: Data, settings: Any, seed: int) -> Facts:
+        """What losses must know before the first batch."""
+        sizes = {"classes": len(data.target_names), "features": cls.outputs(data, settings)}
+        return Facts(data.class_counts, sizes, seed)
+
+    @classmethod
+    def draw(cls, data: Data, size: int, settings: Any) -> Draw | None:
+        """How a task composes its batches, if not from a random order of all items."""
+        return None
 
     @classmethod
     def yardsticks(cls, data: Data) -> dict[str, Yardstick]:
@@ -108,11 +136,11 @@ class Task(LightningModule):
         """Batches on this process's device; each process takes its share of every batch."""
         part = self.batches.part.to(self.device)
         share = {"rank": self.global_rank, "world": self.trainer.world_size}
-        return Batches(part, self.batches.size, self.batches.seed, **share)
+        return Batches(part, self.batches.size, self.batches.seed, self.batches.draw, **share)
 
     def val_dataloader(self) -> Batches:
         """Every process evaluates every item, so that each is counted exactly once."""
-        return Batches(self.data.val.to(self.device), EVALUATION_BATCH)
+        return Batches(self.data.val.to(self.device), self.evaluation_batch)
 
     def forward(self, inputs: Tensor) -> Tensor:
         output: Tensor = self.model(inputs)
@@ -120,11 +148,15 @@ class Task(LightningModule):
             output = output.reshape(len(output), self.objective.heads, -1)  # [N, heads, K]
         return output
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+    def compare(self, inputs: Tensor, target: Any) -> Compared:
+        """Push a training batch through the model; what the terms of the objective then compare."""
+        return Compared({OUTPUT: Subject((self(inputs), target))})
+
+    def training_step(self, batch: tuple[Tensor, Any], _: int) -> Tensor:
         inputs, target = batch
         if self.objective.scheduled:
             self.objective.advance(self.global_step / self.trainer.estimated_stepping_batches)
-        total, terms = self.objective(self(inputs), target, self.model)
+        total, terms = self.objective(self.compare(inputs, target), self.model)
         self._watch(total, "the training loss")
         self.added += 1
         self._add("train/loss", total)
@@ -146,21 +178,18 @@ class Task(LightningModule):
         self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def on_validation_epoch_start(self) -> None:
-        self._reset(self.cheap)
+        self.judges.reset(self.judges.cheap, self.device)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        self._judge(batch, self.cheap)
+    def validation_step(self, batch: tuple[Tensor, Any], _: int) -> None:
+        self._judge(batch, self.judges.cheap)
 
     def on_validation_epoch_end(self) -> None:
-        self._add_point(
-            self.current_epoch + 1,
-            {name: float(self.judges[name].compute()) for name in self.cheap},
-        )
+        self._add_point(self.current_epoch + 1, self.judges.compute(self.judges.cheap))
 
     def end_curve(self, metrics: Mapping[str, float]) -> None:
         """Add the last epoch to the curve, if it was not one after which evaluation was due."""
         if self.added:
-            self._add_point(self.current_epoch, {name: metrics[name] for name in self.cheap})
+            self._add_point(self.current_epoch, {name: metrics[name] for name in self.judges.cheap})
 
     def _add_point(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Means of the training terms since the last point, and metrics of the validation part."""
@@ -174,33 +203,32 @@ class Task(LightningModule):
         """All metrics on one part of the data, computed without gradients and in eval mode."""
         was_training = self.training
         self.eval()
-        self._reset(self.judges)
+        self.judges.reset(self.judges.all, self.device)
         with torch.no_grad():
-            for inputs, target in Batches(part.to(self.device), EVALUATION_BATCH):
+            for inputs, target in Batches(part.to(self.device), self.evaluation_batch):
                 # in float64 where the model is, as the Trainer does while training
-                self._judge((inputs.to(self.dtype), target), self.judges)
+                self._judge((inputs.to(self.dtype), target), self.judges.all)
         self.train(was_training)
-        return {name: float(metric.compute()) for name, metric in self.judges.items()}
+        return self.judges.compute(self.judges.all)
 
-    def _judge(self, batch: tuple[Tensor, Tensor], names: Iterable[str]) -> None:
+    def _judge(self, batch: tuple[Tensor, Any], names: Iterable[str]) -> None:
         inputs, target = batch
         output = self(inputs)
-        self._watch(output, "the model's output")
+        self._watch_output(output)
         output = self.objective.point(output)
         prediction, truth = self.predict(output), self.truth(target)
-        for name in names:
-            self.judges[name].update(output if name in self.raw else prediction, truth)
+        self.judges.update(output, prediction, truth, names)
 
-    def _reset(self, names: Iterable[str]) -> None:
-        for name in names:
-            self.judges[name].to(self.device).reset()
+    def _watch_output(self, output: Any) -> None:
+        """Raise :class:`Diverged` if the output is not finite."""
+        self._watch(output, "the model's output")
 
     def configure_optimizers(self) -> Any:
-        chosen = self.settings
+        chosen = self.optimizing
         groups: list[dict[str, Any]] = [{"params": list(self.model.parameters())}]
         own = list(self.objective.parameters())
         if own:
-            groups.append({"params": own})
+            groups.append({"params": own, "lr": chosen.own_lr or chosen.lr})
         common: dict[str, Any] = {"lr": chosen.lr, "weight_decay": chosen.weight_decay}
         optimizer: torch.optim.Optimizer
         if chosen.name == "sgd":

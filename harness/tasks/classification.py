@@ -9,7 +9,9 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics import classification as tm
 
 from harness.data import Data
-from harness.tasks.base import Task, Yardstick, subject
+from harness.judges import Yardstick
+from harness.objective import OUTPUT, Compared, Subject
+from harness.tasks.base import Task, subject
 from losses import IGNORING, Loss
 
 
@@ -98,9 +100,12 @@ class Classification(Task):
     """Logits in, class probabilities out. Binary: [N]; multiclass: [N, C]; multilabel: [N, L]."""
 
     kinds = ("binary", "multiclass", "multilabel")
+    fields = ("student", "teacher", "target")
 
     @classmethod
-    def refusal(cls, loss: Loss, kind: str) -> str | None:
+    def refusal(cls, loss: Loss, kind: str, term: str = "") -> str | None:
+        if loss.target == "fields" and kind == "multiclass" and "student" in loss.inputs:
+            return cls.refusal_of_fields(loss)
         if loss.target not in IGNORING or loss.region:
             return f"{loss.name} compares {subject(loss)}, and a {kind} model gives logits per item"
         if loss.output_within:
@@ -128,6 +133,14 @@ class Classification(Task):
             "nll": Yardstick("lower", NegativeLogLikelihood(), cheap=True, raw=True),
             "brier": Yardstick("lower", Brier()),
         }
+
+    def compare(self, inputs: Tensor, target: Tensor) -> Compared:
+        output = self(inputs)
+        fields = {"student": output, "target": target}
+        for teacher in self.teacher:
+            with torch.no_grad():
+                fields["teacher"] = teacher.to(self.device)(inputs)
+        return Compared({OUTPUT: Subject((output, target))}, fields)
 
     def predict(self, output: Tensor) -> Tensor:
         output = output.float()

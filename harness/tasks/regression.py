@@ -5,7 +5,8 @@ from torch import Tensor
 from torchmetrics import CatMetric, MeanAbsoluteError, MeanSquaredError, R2Score
 
 from harness.data import Data
-from harness.tasks.base import Task, Yardstick, subject
+from harness.judges import Yardstick
+from harness.tasks.base import Task, subject
 from losses import Loss
 
 
@@ -27,7 +28,7 @@ class Regression(Task):
     kinds = ("regression",)
 
     @classmethod
-    def refusal(cls, loss: Loss, kind: str) -> str | None:
+    def refusal(cls, loss: Loss, kind: str, term: str = "") -> str | None:
         if loss.target != "real":
             return f"{loss.name} compares {subject(loss)}, and the data is {kind}"
         return None

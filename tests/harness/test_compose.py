@@ -59,7 +59,7 @@ def test_a_task_brings_settings_that_overrides_replace_in_any_order() -> None:
         changed = compose([*order, "loss=focal", "task=classification/iris"])
         assert (changed.trainer.batch_size, changed.seed) == (7, 5)
         assert changed.objective.terms["focal"].parameters["gamma"] == 1.0
-        assert changed.model == {"name": "linear"}
+        assert changed.model == {"name": "linear", "pretrained": None}
 
 
 def test_several_terms_and_their_settings() -> None:
@@ -119,7 +119,7 @@ def test_texts_are_taken_as_hydra_takes_them() -> None:
         (["+sed=3"], "config has no key 'sed'; did you mean 'seed'?"),
         (["trainer.epoch=3"], "config has no key 'trainer.epoch'; did you mean 'trainer.epochs'?"),
         (["+trainer.epoch=3"], "trainer has no parameter 'epoch'; did you mean 'epochs'?"),
-        (["+task.kind=x"], "task has no parameter 'kind'"),
+        (["+task.kind=x"], "task classification has no parameter 'kind'"),
         (["loss.gamma=3"], "config has no key 'loss.gamma'; did you mean"),
         (
             ["loss=focal", "loss.focal.gama=3"],

@@ -96,11 +96,13 @@ ANOTHER: dict[str, Any] = {
     "trainer.gradient_clip": 1.0,
     "trainer.precision": "64-true",
     "trainer.threads": 2,
+    "optimizer.own_lr": 0.5,
 }
 """Another value for every key that decides the outcome; a new key belongs here or below."""
 FREE = {*module.OWN, "trainer.accelerator", "trainer.devices", "trainer.strategy"}
 """Keys that do not decide it."""
 TRIED_BY_OVERRIDE = {"data.name", "model.name", "task.name", "loss.mix", "loss.p"}
+TRIED_WITH_FILES = {"model.pretrained", "teacher"}  # in test_models.py
 
 
 def changed(plain: Mapping[str, Any], path: str, value: Any) -> RunConfig:
@@ -116,7 +118,9 @@ def changed(plain: Mapping[str, Any], path: str, value: Any) -> RunConfig:
 def test_every_key_that_decides_the_outcome_decides_the_id() -> None:
     config = iris("loss=focal")
     plain, ids = config.plain(), {run_id(config, 0): "nothing"}
-    assert leaves(plain).keys() - {"loss.focal.loss"} == ANOTHER.keys() | FREE | TRIED_BY_OVERRIDE
+    assert leaves(plain).keys() - {"loss.focal.loss"} == (
+        ANOTHER.keys() | FREE | TRIED_BY_OVERRIDE | TRIED_WITH_FILES
+    )
     for path, value in ANOTHER.items():
         found = run_id(changed(plain, path, value), 0)
         assert found not in ids, f"{path} and {ids.get(found)}"

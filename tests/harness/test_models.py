@@ -1,15 +1,25 @@
 """Models by name: shapes for every data set, weights from a seed alone, clear refusals."""
 
+import dataclasses
+import json
+import pickle
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
 from harness import data, models
+from harness.compose import compose
+from harness.config import RunConfig, check, outcome, run_id
+from harness.prepare import prepare
+from harness.run import run_once
+from harness.store import Store
 
 BUNDLED = [name for name in data.names() if name != "csv"]
 
@@ -118,7 +128,7 @@ def test_torchvision_models_with_extra_heads_give_one_output() -> None:
             "torchvision/resnet18",
             (3, 32, 32),
             {"width": 2},
-            "has no parameter 'width'; it has none",
+            "has no parameter 'width'; there is pretrained",
         ),
         ("torchvision/resnet18", (2, 32, 32), {}, "needs inputs [3, H, W]"),
         ("torchvision/resnet18", (30,), {}, "needs inputs [3, H, W]"),
@@ -144,4 +154,120 @@ def test_what_cannot_be_built_is_refused(
 
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="model 'mlp' is registered twice"):
-        models.model("mlp")(models.linear)
+        models.model("mlp")(models.get("linear").function)
+
+
+# Weights from a file, and a teacher that is made of them.
+
+SHORT = ["task=classification/iris", "trainer.epochs=3"]
+
+
+def trained(tmp_path: Path, *overrides: str) -> Path:
+    """A file of weights, saved by a run."""
+    path = tmp_path / "weights" / "mlp.pt"
+    config = compose([*SHORT, "loss=cross_entropy", f"save={path}", *overrides])
+    record = run_once(config, Store(tmp_path / "store"))
+    assert record
+    assert record.status == "done"
+    return path
+
+
+def test_saved_weights_are_where_the_next_run_starts(tmp_path: Path) -> None:
+    path = trained(tmp_path)
+    config = compose([*SHORT, "loss=focal", f"model.pretrained={path}"])
+    saved, started = torch.load(path, weights_only=True), prepare(config).task.model.state_dict()
+    assert saved.keys() == started.keys()
+    assert all(torch.equal(saved[key], started[key]) for key in saved)
+    assert run_id(config, 0) != run_id(compose([*SHORT, "loss=focal"]), 0)
+    moved = path.rename(path.with_name("elsewhere.pt"))
+    again = compose([*SHORT, "loss=focal", f"model.pretrained={moved}"])
+    assert run_id(config_of(again), 0) == run_id(again, 0)
+    assert str(path) not in json.dumps(outcome(again))
+
+
+def config_of(config: RunConfig) -> RunConfig:
+    return check(config.plain())
+
+
+def test_a_last_layer_of_another_width_starts_anew(tmp_path: Path) -> None:
+    path = trained(tmp_path)
+    wine = compose(["task=classification/digits", "loss=focal"])
+    built = models.build("mlp", (4,), 7, seed=1, pretrained=str(path))
+    fresh = models.build("mlp", (4,), 7, seed=1)
+    saved, *_, last = torch.load(path, weights_only=True).values()
+    assert torch.equal(next(built.parameters()), saved)
+    assert torch.equal(list(built.parameters())[-1], list(fresh.parameters())[-1])
+    assert len(last) == 3
+    refused = dataclasses.replace(wine, model={**wine.model, "pretrained": str(path)})
+    with pytest.raises(ValueError, match=r"does not fit: 1\.weight is \[64, 4\] there and"):
+        prepare(refused)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"no weights", "is no file of weights alone"),
+        (pickle.dumps(print), "is no file of weights alone"),
+        ({"a": torch.zeros(1)}, "is of another model: only one of them has 1.bias"),
+        ([torch.zeros(1)], "holds no tensors by name"),
+    ],
+)
+def test_a_file_that_is_not_of_these_weights_is_refused(
+    tmp_path: Path, content: Any, message: str
+) -> None:
+    path = tmp_path / "w.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=r"^pretrained=[^\n]*$") as raised:
+        models.build("linear", (4,), 3, seed=0, pretrained=str(path))
+    assert message in str(raised.value)
+
+
+def test_a_student_learns_from_a_teacher_that_stays_as_it_is(tmp_path: Path) -> None:
+    path = trained(tmp_path, "trainer.epochs=40")
+    teacher = ["teacher=mlp", f"teacher.pretrained={path}"]
+    config = compose([*SHORT, "loss=distillation", "model=linear", *teacher])
+    task = prepare(config).task
+    before = {k: v.clone() for k, v in task.teacher[0].state_dict().items()}
+    inputs, target = next(iter(task.batches))
+    task.train()
+    total = task.objective(task.compare(inputs, target), task.model).total
+    total.backward()
+    assert not task.teacher[0].training
+    assert all(p.grad is None for p in task.teacher[0].parameters())
+    assert all(torch.equal(before[k], v) for k, v in task.teacher[0].state_dict().items())
+    assert not any("teacher" in key for key in task.state_dict())
+    logits, wanted = task.model(inputs) / 4, task.teacher[0](inputs) / 4
+    expected = 16 * F.kl_div(
+        logits.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True
+    )
+    torch.testing.assert_close(total, expected)
+    assert run_once(config, Store(tmp_path / "store")).status == "done"  # type: ignore[union-attr]
+    other = compose(
+        [
+            *SHORT,
+            "loss=distillation",
+            "model=linear",
+            "teacher=mlp",
+            f"teacher.pretrained={trained(tmp_path / 'b')}",
+        ]
+    )
+    assert run_id(config, 0) != run_id(other, 0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["loss=distillation"], "loss distillation needs a teacher: teacher=MODEL"),
+        (["loss=focal", "teacher=mlp"], "a teacher must have learnt something"),
+        (["loss=dpo"], "task classification refuses loss dpo"),
+        (["loss=arcface"], "task classification refuses loss arcface"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused(overrides: list[str], message: str) -> None:
+    config = compose([*SHORT, *overrides])
+    with pytest.raises(ValueError, match=message):
+        prepare(config)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import losses
-from harness.objective import Evaluated, Objective
+from harness.objective import OUTPUT, Compared, Evaluated, Facts, Objective, Subject
 from harness.terms import Schedule, parse_objective
 from tests.harness.spine import start
 
@@ -28,7 +28,11 @@ def batch(items: int = 12, classes: int = 4, seed: int = 0) -> tuple[nn.Linear, 
 
 
 def build(config: dict[str, Any], counts: Tensor | None = None) -> Objective:
-    return Objective(parse_objective(config), counts).double()
+    return Objective(parse_objective(config), Facts(counts)).double()
+
+
+def pair(output: Tensor, target: Tensor) -> Compared:
+    return Compared({OUTPUT: Subject((output, target))})
 
 
 def gradient(total: Tensor, model: nn.Module) -> list[Tensor]:
@@ -38,7 +42,7 @@ def gradient(total: Tensor, model: nn.Module) -> list[Tensor]:
 def evaluate(objective: Objective, seed: int = 0) -> tuple[Evaluated, list[Tensor]]:
     """The objective on a batch, and its gradient with respect to the model's parameters."""
     model, inputs, target = batch(seed=seed)
-    evaluated = objective(model(inputs), target, model)
+    evaluated = objective(pair(model(inputs), target), model)
     return evaluated, gradient(evaluated.total, model)
 
 
@@ -108,7 +112,7 @@ def test_identity_weight_changes_no_bit() -> None:
     objective = Objective(parse_objective({"cross_entropy": {"weight": 1.0}}))
     values = []
     for term in (
-        lambda logits: objective(logits, target, model).total,
+        lambda logits: objective(pair(logits, target), model).total,
         lambda logits: F.cross_entropy(logits, target),
     ):
         value = term(model(inputs))
@@ -142,7 +146,7 @@ def test_penalties_are_over_weights_and_over_biases_on_request(name: str) -> Non
     }[name]
     for biases, parts in ((False, [model.weight]), (True, [model.weight, model.bias])):
         objective = build({"cross_entropy": {}, name: {"biases": biases}})
-        term = objective(model(inputs), target, model).terms[name]
+        term = objective(pair(model(inputs), target), model).terms[name]
         expected = torch.stack([penalty(part).sum() for part in parts]).sum()
         assert torch.allclose(term, expected, rtol=EXACT)
         for ours, theirs in zip(gradient(term, model), gradient(expected, model), strict=True):
@@ -226,11 +230,11 @@ def test_a_moving_weight_recompiles_nothing() -> None:
 
     torch.compiler.reset()
     compiled = torch.compile(
-        lambda inputs: objective(model(inputs), target, model).total, backend=count
+        lambda inputs: objective(pair(model(inputs), target), model).total, backend=count
     )
     for progress in (0.0, 0.4, 0.9):
         objective.advance(progress)
-        plain = objective(model(inputs), target, model).total
+        plain = objective(pair(model(inputs), target), model).total
         assert torch.allclose(compiled(inputs), plain, rtol=EXACT)
     assert len(graphs) == 1
 
@@ -346,7 +350,7 @@ def shared_batch(name: str, share: str) -> tuple[nn.Linear, Tensor, Tensor]:
 
 def total_and_gradient(name: str, share: str, items: slice) -> tuple[Tensor, list[Tensor]]:
     model, inputs, target = shared_batch(name, share)
-    total = build(CASES[name])(model(inputs[items]), target[items], model).total
+    total = build(CASES[name])(pair(model(inputs[items]), target[items]), model).total
     return total.detach(), gradient(total, model)
 
 

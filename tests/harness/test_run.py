@@ -297,7 +297,7 @@ def test_a_probe_trains_and_keeps_nothing(tmp_path: Path, monkeypatch: Any) -> N
     assert torch.equal(torch.get_rng_state(), state)
     assert list(tmp_path.iterdir()) == []
     prepared = prepare(config)
-    inputs, target = next(iter(Batches(prepared.data.train, config.trainer.batch_size)))
+    inputs, target = next(iter(prepared.task.batches))
     nn.functional.cross_entropy(prepared.task.model(inputs), target).backward()
     norm = torch.cat([p.grad.flatten() for p in prepared.task.model.parameters()]).norm()  # type: ignore[union-attr]
     assert tried.gradient == pytest.approx(float(norm), rel=1e-6)  # float32
