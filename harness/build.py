@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import data, tasks
+from harness import data, tasks, tune
 from harness.compose import compose, expand, register
 from harness.config import RunConfig, differences, outcome, run_id
 from harness.paths import config_dir
@@ -14,7 +14,7 @@ from harness.plan import Cell, Direction, Plan
 from harness.prepare import check_fit, load_data, probe
 from harness.run import check_trainer, rehearse
 from harness.sweep import Request
-from harness.sweepfile import OPTIONS, read, seeds_of
+from harness.sweepfile import is_option, read, seeds_of
 from losses.arguments import nearest
 
 Resolved = dict[str, dict[str, RunConfig]]
@@ -36,7 +36,7 @@ def build_plan(wanted: Request) -> Plan:
         raise ValueError(
             f"{owner}: baseline '{file.baseline}' is no arm{nearest(file.baseline, arms)}"
         )
-    given = [text for text in wanted.overrides if text.partition("=")[0] not in OPTIONS]
+    given = [text for text in wanted.overrides if not is_option(text)]
     shared = {
         task: [*overrides, *file.overrides]
         for task, overrides in (file.tasks or {str(file.task): [f"task={file.task}"]}).items()
@@ -51,23 +51,28 @@ def build_plan(wanted: Request) -> Plan:
     for by_arm in resolved.values():
         _refuse_equal(owner, by_arm)
     seeds = seeds_of(file)
+    tuning = tune.first_trials(owner, file, resolved, arms) if file.tune else None
+    cells = [
+        cell for task, by_arm in resolved.items() for cell in _cells(owner, task, by_arm, seeds)
+    ]
+    if tuning:  # their runs are known when their settings are
+        cells = [dataclasses.replace(cell, runs={}) for cell in cells]
     return Plan(
         name=wanted.name,
         question=file.question,
         metric=file.metric,
-        directions=_directions(owner, resolved, file.metric),
+        directions=_directions(owner, resolved, file.metric, tuning.metric if tuning else None),
         baseline=file.baseline,
         margin=file.margin,
         tasks=list(resolved),
         arms=list(arms),
         seeds=seeds,
-        cells=[
-            cell for task, by_arm in resolved.items() for cell in _cells(owner, task, by_arm, seeds)
-        ],
+        cells=cells,
         differences=_differences(next(iter(resolved.values())), file.baseline),
         command=" ".join(["lossbench sweep", _shell(wanted)]),
         overrides=list(wanted.overrides),
         watched=_watched(resolved),
+        tuning=tuning,
     )
 
 
@@ -153,17 +158,23 @@ def _refuse_equal(owner: str, by_arm: Mapping[str, RunConfig]) -> None:
             raise ValueError(f"{owner}: arms '{twin}' and '{arm}' are the same config")
 
 
-def _directions(owner: str, resolved: Resolved, metric: str) -> dict[str, Direction]:
-    """Which way is better, for every metric any task records; each task must have the headline."""
+def _directions(owner: str, resolved: Resolved, *needed: str | None) -> dict[str, Direction]:
+    """Which way is better, for every metric any task records; each task must have some of them."""
     directions: dict[str, Direction] = {}
     for task, by_arm in resolved.items():
         config = next(iter(by_arm.values()))
         yardsticks = tasks.get(config.task["name"]).yardsticks(load_data(config))
-        named = {f"{s}/{n}": y.direction for s in ("val", "test") for n, y in yardsticks.items()}
-        if metric not in named:
-            raise ValueError(
-                f"{owner}: task {task} has no metric '{metric}'{nearest(metric, named)}"
-            )
+        named = {
+            f"{split}/{name}": yardstick.direction
+            for split in ("val", "test")
+            for name, yardstick in yardsticks.items()
+            if yardstick.direction
+        }
+        for metric in needed:
+            if metric and metric not in named:
+                raise ValueError(
+                    f"{owner}: task {task} has no metric '{metric}'{nearest(metric, named)}"
+                )
         directions |= named
     return directions
 

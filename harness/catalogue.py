@@ -22,6 +22,8 @@ Entry = dict[str, Any]
 def show(group: str, name: str | None, files: Sequence[str] = ()) -> None:
     """Print the table of a group, or one entry of it; plug-in files add their losses.
 
+    `monai/DiceLoss` is an entry too, and `monai` alone lists the losses of that library.
+
     Raises:
         ValueError: no such entry; the message has the nearest name.
     """
@@ -36,7 +38,12 @@ def show(group: str, name: str | None, files: Sequence[str] = ()) -> None:
         return
     if name not in entries:
         from losses.arguments import nearest
+        from losses.peer_table import LIBRARIES
+        from losses.peers import names
 
+        if group == "losses" and name in LIBRARIES:
+            print("\n".join(names(name)))
+            return
         one = {"losses": "loss", "tasks": "task", "data": "data set"}[group]
         raise ValueError(f"there is no {one} '{name}'{nearest(name, entries)}")
     print(_page(name, entries[name]))
@@ -137,7 +144,8 @@ def _metrics(task: str) -> dict[str, str]:
     except ValueError:  # the user's own file is needed
         return {}
     judged = tasks.get(config.task["name"]).yardsticks(load_data(config))
-    return {"metrics": ", ".join(f"{name} ({y.direction} is better)" for name, y in judged.items())}
+    words = {n: f" ({y.direction} is better)" if y.direction else "" for n, y in judged.items()}
+    return {"metrics": ", ".join(name + direction for name, direction in words.items())}
 
 
 def _table(entries: Mapping[str, Entry]) -> str:

@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     atlas.add_argument(
         "words", nargs="*", metavar="NAME", help="losses or Python files; plugins=[FILE.py] adds"
     )
-    atlas.add_argument("--out", metavar="FOLDER", default="atlas", help="where the page goes")
+    atlas.add_argument("--out", metavar="FOLDER", default="results/atlas", help="for the page")
     command("doctor", "check versions, devices, disk, store, configs and losses")
     return top
 

@@ -1,6 +1,7 @@
 """What each command does. Torch and Lightning are imported only where something is trained."""
 
 import contextlib
+import dataclasses
 import fnmatch
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import sweep as sweeps
+from harness import tune
 from harness.launch import Launch, default_jobs
 from harness.plan import Plan, PlannedRun
 from harness.progress import Progress, clock
@@ -36,6 +38,16 @@ def read_all(plan: Plan, store: Store) -> dict[str, Record]:
     """Every record of the plan that exists, by run id."""
     found = {run.id: store.read(run.id) for run in plan.runs()}
     return {run_id: record for run_id, record in found.items() if record is not None}
+
+
+def _read(plan: Plan, store: Store) -> tuple[Plan, dict[str, Record]]:
+    """The records there are, and the plan with all that follows from them."""
+    while True:
+        records = read_all(plan, store)
+        advanced = tune.advance(plan, records)
+        if advanced == plan:
+            return plan, records
+        plan = advanced
 
 
 def to_do(plan: Plan, records: Mapping[str, Record], choice: Choice) -> list[PlannedRun]:
@@ -74,15 +86,17 @@ def sweep(name: str, overrides: Sequence[str], choice: Choice) -> None:
         from harness.trackers import check_trackers
 
         check_trackers(wanted.trackers)
-    plan = sweeps.plan(wanted)
-    records = read_all(plan, wanted.store)
+    made = sweeps.plan(wanted)
+    plan, records = _read(made, wanted.store)
     runs = to_do(plan, records, choice)
-    sweeps.save(wanted, plan)
-    jobs = min(choice.jobs or default_jobs(), len(runs))
+    sweeps.save(wanted, made)
+    jobs = min(choice.jobs or default_jobs(), len(runs) + _later(plan))
     print(summary(plan, records, runs, jobs))
     if runs:
         _train_all(plan, records, runs, wanted, choice, jobs)
-    _show(plan, read_all(plan, wanted.store), wanted.folder)
+        plan, records = _read(plan, wanted.store)
+        sweeps.save(wanted, dataclasses.replace(made, tuning=plan.tuning))
+    _show(plan, records, wanted.folder)
 
 
 def _train_all(
@@ -95,7 +109,7 @@ def _train_all(
 ) -> None:
     again = choice.force or choice.retry_failed
     kept = {i: record for i, record in records.items() if i not in {run.id for run in runs}}
-    progress = Progress(plan, kept, len(runs), sys.stdout)
+    progress = Progress(plan, kept, len(runs) + _later(plan), sys.stdout)
     launch = Launch(
         runs,
         wanted.store,
@@ -103,14 +117,21 @@ def _train_all(
         trackers=wanted.trackers,
         plugins=wanted.plugins,
         force=again,
+        more=_later(plan),
         log=wanted.folder / "workers.log",
     )
     refused = []
+    asked = {run.id for run in runs}
     try:
         for event in launch.events(progress.tick):
             progress.end(event, wanted.store.read(event.run.id))
             if event.status == "refused":
                 refused.append(event)
+            if plan.tuning:  # what was tried may say what is to be trained next
+                progress.plan = plan = tune.advance(plan, progress.records)
+                more = [run for run in to_do(plan, records, choice) if run.id not in asked]
+                launch.todo.extend(more)
+                asked |= {run.id for run in more}
     except KeyboardInterrupt:
         left = len(runs) - progress.ended
         raise Stopped(f"stopped with {left} runs left; go on with: {plan.command}") from None
@@ -121,8 +142,7 @@ def _train_all(
 def plan(name: str, overrides: Sequence[str], jobs: int | None) -> None:
     """Print what a sweep would do; trains nothing and writes nothing."""
     wanted = sweeps.request(name, overrides)
-    made = sweeps.plan(wanted)
-    records = read_all(made, wanted.store)
+    made, records = _read(sweeps.plan(wanted), wanted.store)
     left = to_do(made, records, Choice())
     print(summary(made, records, left, jobs or default_jobs(), arms=True))
 
@@ -132,7 +152,8 @@ def report(name: str, overrides: Sequence[str]) -> None:
     wanted = sweeps.request(name, overrides)
     made = sweeps.plan(wanted)
     sweeps.save(wanted, made)
-    _show(made, read_all(made, wanted.store), wanted.folder)
+    plan, records = _read(made, wanted.store)
+    _show(plan, records, wanted.folder)
 
 
 def _show(plan: Plan, records: Mapping[str, Record], folder: Path) -> None:
@@ -161,15 +182,19 @@ def summary(
     """What would run, what is done, what the seeds can show, and how long it takes."""
     from harness.statistics import evidence
 
+    trials = _trials(plan)
     total = len(plan.cells) * len(plan.seeds)
+    later = _later(plan)
     counts = [(len(plan.tasks), "task"), (len(plan.arms), "arm"), (len(plan.seeds), "seed")]
     product = " x ".join(_many(n, word) for n, word in counts if n > 1 or word != "task")
-    state = f"{len(records)} done, {len(left)} to run"
+    state = f"{len(records)} done, {len(left) + later} to run"
     if left:
         jobs = min(jobs, len(left))
-        state += f" in {_many(jobs, 'process', 'es')}; {_duration(plan, records, left, jobs)}"
+        took = _duration(plan, records, left, jobs, later)
+        state += f" in {_many(jobs, 'process', 'es')}; {took}"
     comparisons = (len(plan.arms) - 1) * len(plan.tasks)
-    lines = [f"plan      {plan.name}: {product} = {_many(total, 'run')}; {state}"]
+    tuned = f" + {trials} of the tuner" if trials else ""
+    lines = [f"plan      {plan.name}: {product} = {_many(total, 'run')}{tuned}; {state}"]
     if plan.question:
         lines.insert(0, f"question  {plan.question}")
     if comparisons:
@@ -177,19 +202,34 @@ def summary(
     return "\n".join([*lines, *_arm_lines(plan)] if arms else lines)
 
 
+def _trials(plan: Plan) -> int:
+    """How many runs the tuner takes in all."""
+    tuning = plan.tuning
+    return len(plan.cells) * tuning.number * len(tuning.seeds) if tuning else 0
+
+
+def _later(plan: Plan) -> int:
+    """How many runs are known only when others have been trained."""
+    return len(plan.cells) * len(plan.seeds) + _trials(plan) - sum(1 for _ in plan.runs())
+
+
 def _many(number: int, word: str, ending: str = "s") -> str:
     return f"{number} {word}" + (ending if number != 1 else "")
 
 
 def _duration(
-    plan: Plan, records: Mapping[str, Record], left: Sequence[PlannedRun], jobs: int
+    plan: Plan, records: Mapping[str, Record], left: Sequence[PlannedRun], jobs: int, later: int
 ) -> str:
-    """From earlier runs of this sweep where there are any, else from what the plan tried."""
+    """From earlier runs of this sweep where there are any, else from what the plan tried.
+
+    Runs that are not known yet are taken to last as long as the others.
+    """
     known = [record.seconds["total"] for record in records.values() if record.seconds]
     if known:
-        return f"about {clock(sum(known) / len(known) * len(left) / jobs)}"
+        return f"about {clock(sum(known) / len(known) * (len(left) + later) / jobs)}"
     cells = {(cell.task, cell.arm): cell.seconds for cell in plan.cells}
-    return f"about {clock(sum(cells[run.task, run.arm] for run in left) / jobs)}"
+    expected = sum(cells[run.task, run.arm] for run in left)
+    return f"about {clock(expected * (1 + later / len(left)) / jobs)}"
 
 
 def _arm_lines(plan: Plan) -> list[str]:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from harness import fairness, statistics, summary
+from harness import fairness, statistics, summary, tuned
 from harness.comparison import (
     ArmResult,
     Comparison,
@@ -85,12 +85,13 @@ def compare(plan: Plan, records: Mapping[str, Record]) -> Comparison:
         provenance=summary.provenance(plan, records),
         command=plan.command,
         overrides=plan.overrides,
+        tuning=tuned.results(plan, records),
     )
     return dataclasses.replace(draft, sentence=sentence(draft))
 
 
 def _study(plan: Plan, records: Mapping[str, Record]) -> _Study:
-    runs = {(c.task, c.arm): _runs(c, records, plan.metric) for c in plan.cells}
+    runs = {(c.task, c.arm): _runs(c, plan, records) for c in plan.cells}
     pairs = {
         (task, arm): _pairs(mine, runs[task, plan.baseline])
         for (task, arm), mine in runs.items()
@@ -114,10 +115,11 @@ def _holm(ps: Mapping[Key, float | None], family: int) -> dict[Key, float]:
     return dict(zip(known, holm(list(known.values()), family), strict=True))
 
 
-def _runs(cell: Cell, records: Mapping[str, Record], metric: str) -> list[SeedRun]:
+def _runs(cell: Cell, plan: Plan, records: Mapping[str, Record]) -> list[SeedRun]:
     """The runs of a cell; without a finite headline metric none counts as done."""
-    found = []
-    for seed, run in cell.runs.items():
+    found, metric = [], plan.metric
+    for seed in plan.seeds:
+        run = cell.runs.get(seed, "")  # not known yet while the arm is being tuned
         record = records.get(run)
         status: RunStatus = "pending" if record is None else record.status
         value, error = None, None if record is None else record.error

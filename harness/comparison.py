@@ -111,6 +111,51 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class TrialResult:
+    """One setting the tuner tried; `value` is None where the trial failed or has to run."""
+
+    number: int
+    settings: dict[str, Any]
+    value: float | None
+    ids: list[str]
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class TunedArm:
+    """How an arm on a task was tuned.
+
+    Attributes:
+        trials: in the order they were proposed.
+        chosen: numbers of the chosen trials; one, or one per seed where each is tuned anew.
+        best_of: the value to be expected of the best of n trials, for n from 1: the mean over all
+            choices of n of them; failed ones count as the worst there is, and where that leaves
+            nothing to average there is None.
+        seconds: what all trials took.
+    """
+
+    task: str
+    arm: str
+    trials: list[TrialResult]
+    chosen: list[int]
+    best_of: list[float | None]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """How the arms were tuned before they were compared."""
+
+    metric: str
+    direction: Direction
+    number: int
+    sampler: str
+    anew: bool
+    seeds: list[int]
+    arms: list[TunedArm]
+
+
+@dataclass(frozen=True)
 class ArmResult:
     """One arm on one task.
 
@@ -204,6 +249,7 @@ class Comparison:
     provenance: dict[str, list[str]]
     command: str
     overrides: list[str]
+    tuning: TuningResult | None = None
     version: int = VERSION
 
     def results(self) -> Iterator[tuple[TaskResult, ArmResult]]:

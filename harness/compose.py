@@ -175,20 +175,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_explain(parsed, error)) from error
     assert isinstance(plain, dict)
-    checked = check({str(key): value for key, value in plain.items()})
-    _check_coupled(checked)
-    return checked
-
-
-def _check_coupled(config: RunConfig) -> None:
-    """Another library's mean over its own batch is no part of a mean over several processes."""
-    for term in config.objective.losses().values():
-        entry = losses.get(term.loss)
-        if config.trainer.devices > 1 and isinstance(entry, peers.Peer) and not entry.additive:
-            raise ValueError(
-                f"loss {term.loss} gives one number for a batch, which cannot be put together "
-                f"over trainer.devices={config.trainer.devices}: use one"
-            )
+    return check({str(key): value for key, value in plain.items()})
 
 
 def _composed(overrides: Sequence[str]) -> Any:

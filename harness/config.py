@@ -52,11 +52,13 @@ class TrainerConfig:
     """How long and on what; `accelerator`, `devices` and `strategy` do not decide the outcome.
 
     The number of threads does, in the last bits, so it is fixed and not what the machine has.
+    Without `test` the test part is left alone, as a tuner's trials do.
     """
 
     epochs: Count = 30
     batch_size: Count = 64
     evaluations: Count = 10
+    test: bool = True
     gradient_clip: Positive | None = None
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     threads: Annotated[int, Bounds(1, 1024)] = 1

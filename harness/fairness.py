@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.comparison import Note
 from harness.nested import flat
-from harness.plan import Cell, Plan
+from harness.plan import Cell, Plan, Tuning
 from harness.record import Record
 from harness.summary import Records, cells_of, done_runs, provenance, shared_fingerprints
 
@@ -53,7 +53,11 @@ def baseline(plan: Plan, records: Records) -> Iterator[Note]:
         cell = next((cell for cell in cells if cell.arm == plan.baseline), None)
         if cell is None:
             yield Note("alarm", f"{_where(plan, task)}the baseline {plan.baseline} is no arm here")
-        elif not done_runs(cell, records) and all(run in records for run in cell.runs.values()):
+        elif (
+            not done_runs(cell, records)
+            and cell.runs
+            and all(run in records for run in cell.runs.values())
+        ):
             text = f"{_where(plan, task)}no run of the baseline {plan.baseline} is done"
             yield Note("alarm", f"{text}: nothing to compare with")
 
@@ -161,6 +165,8 @@ def gradients(plan: Plan) -> Iterator[Note]:
 
     Only where the step follows the size of the gradient: Adam divides by it, unless it is clipped.
     """
+    if plan.tuning and all("optimizer.lr" in keys for keys in plan.tuning.ranges.values()):
+        return  # every arm finds the step size that suits its gradients
     for task in plan.tasks:
         cells = {cell.arm: cell for cell in cells_of(plan, task)}
         base = cells.get(plan.baseline)
@@ -199,11 +205,10 @@ def sources(plan: Plan, records: Records) -> Iterator[Note]:
 
 def tuning(plan: Plan) -> Iterator[Note]:
     """Says that one learning rate served all arms, unless something was tuned (R3)."""
-    settings = [flat(cell.config) for cell in plan.cells]
-    if any(
-        key.split(".")[0] == "tune" and value for keys in settings for key, value in keys.items()
-    ):
+    if plan.tuning:
+        yield _effort(plan.tuning)
         return
+    settings = [flat(cell.config) for cell in plan.cells]
     rates = {str(keys[key]) for keys in settings for key in keys if key.split(".")[-1] == "lr"}
     if len(plan.arms) > 1 and len(rates) == 1:
         yield Note(
@@ -213,9 +218,24 @@ def tuning(plan: Plan) -> Iterator[Note]:
         )
 
 
+def _effort(tuning: Tuning) -> Note:
+    shared = set.intersection(*(set(keys) for keys in tuning.ranges.values()))
+    how = "evenly spread, the same for all arms" if tuning.sampler == "spread" else "by TPE"
+    number = len(tuning.seeds)
+    seeds = "a seed" if number == 1 else f"{number} seeds"
+    each = "for every seed anew" if tuning.anew else f"on {seeds} of the tuner's own"
+    text = (
+        f"every arm was tuned with {tuning.number} trials ({how}) of {', '.join(sorted(shared))}, "
+        f"{each}, by {tuning.metric}"
+    )
+    own = [arm for arm, keys in tuning.ranges.items() if set(keys) - shared]
+    also = f"; settings of their own had {listed(own)}" if own else ""
+    return Note("note", text + also)
+
+
 def pairs(plan: Plan, records: Records) -> Iterator[Note]:
     """Arms compared on fewer seeds than planned, once nothing is left to run."""
-    if any(run.id not in records for run in plan.runs()):
+    if not plan.settled or any(run.id not in records for run in plan.runs()):
         return
     for task in plan.tasks:
         have = {cell.arm: set(done_runs(cell, records)) for cell in cells_of(plan, task)}

@@ -14,12 +14,13 @@ from harness.plan import Direction
 class Yardstick:
     """One metric of a task: which way is better, and the torchmetrics object that computes it.
 
+    A number without a direction is reported and cannot be compared by, such as a threshold.
     `cheap` metrics are evaluated while training, for the curve; the others once, at the end. `raw`
     ones are given the model's outputs, the others what `predict` makes of them. A metric object
     that computes several numbers stands in several yardsticks, each with its `key`.
     """
 
-    direction: Direction
+    direction: Direction | None
     metric: Metric
     cheap: bool = False
     raw: bool = False

@@ -63,7 +63,9 @@ def default_jobs() -> int:
 
 
 class Launch:
-    """Trains runs in up to `jobs` processes; iterate over `events` to see them end.
+    """Trains runs in `jobs` processes; iterate over `events` to see them end.
+
+    Up to `more` runs may be added to `todo` meanwhile.
 
     When a worker dies (killed, out of memory), another one takes its run; a run over which three
     have died is recorded as failed. Runs that another process has claimed are waited for.
@@ -78,12 +80,13 @@ class Launch:
         trackers: Sequence[str] = (),
         plugins: Sequence[str] = (),
         force: bool = False,
+        more: int = 0,
         log: Path,
     ) -> None:
         self.todo = collections.deque(runs)
         self.store, self.force, self.trackers, self.log = store, force, list(trackers), log
         self.plugins = list(plugins)
-        self.jobs = min(jobs, len(runs))
+        self.jobs = min(jobs, len(runs) + more)
         self.answers: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
         self.workers: list[_Worker] = []
         self.deaths: collections.Counter[str] = collections.Counter()

@@ -88,6 +88,8 @@ def check_fit(config: RunConfig, task: type[Task]) -> None:
     kind = data.get(config.data["name"]).kind or config.data["kind"]
     if kind not in task.kinds:
         raise ValueError(f"task {name} needs {' or '.join(task.kinds)} data, got {kind}")
+    if config.data.get("split") == "classes" and not task.unseen:
+        raise ValueError(f"task {name} must train on every class: not with data.split=classes")
     for model in [config.model, *([config.teacher] if config.teacher else [])]:
         gives = models.get(model["name"]).gives
         if gives != task.gives:

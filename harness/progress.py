@@ -42,15 +42,18 @@ class Progress:
             return
         run, count = event.run, f"{self.ended:>{len(str(self.to_do))}}/{self.to_do}"
         label, result = self._label(run.task, run.arm), self._result(event, record)
-        print(f"[{count}] {label}  seed {run.seed}  {result}", file=self.out, flush=True)
+        which = f"seed {run.seed}" if run.trial is None else f"trial {run.trial} seed {run.seed}"
+        print(f"[{count}] {label}  {which}  {result}", file=self.out, flush=True)
 
     def _result(self, event: Event, record: Record | None) -> str:
         if event.status != "done" or record is None:
             reason = event.error or (record.error if record else None) or "no record"
             return f"{event.status}: {reason}"
-        value = record.metrics.get(self.plan.metric)
+        tuned = event.run.trial is not None and self.plan.tuning
+        metric = tuned.metric if tuned else self.plan.metric
+        value = record.metrics.get(metric)
         shown = "missing" if value is None else f"{value:.4g}"
-        return f"{self.plan.metric} {shown}  {record.seconds['total']:.1f} s"
+        return f"{metric} {shown}  {record.seconds['total']:.1f} s"
 
     def tick(self) -> None:
         """Draw again if the picture is getting old."""
@@ -77,15 +80,21 @@ class Progress:
         return _fit(lines)
 
     def _line(self, cell: Cell, width: int) -> str:
-        there = [self.records[i] for i in cell.runs.values() if i in self.records]
+        runs = list(cell.runs.values()) or self._trials(cell)
+        there = [self.records[i] for i in runs if i in self.records]
         done = [record for record in there if record.status == "done"]
         values = [r.metrics[self.plan.metric] for r in done if self.plan.metric in r.metrics]
-        filled = round(BAR * len(there) / len(cell.runs))
+        filled = round(BAR * len(there) / len(runs))
         bar = "█" * filled + "·" * (BAR - filled)
         mean = f"{sum(values) / len(values):.4g}" if values else ""
         bad = f"{len(there) - len(done)} not done" if len(done) < len(there) else ""
         name = f"{self._label(cell.task, cell.arm):<{width}}"
-        return f"{name}  {bar}  {len(there)}/{len(cell.runs)}  {mean}  {bad}"
+        return f"{name}  {bar}  {len(there)}/{len(runs)}  {mean}  {bad}"
+
+    def _trials(self, cell: Cell) -> list[str]:
+        """The runs of an arm that is still being tuned."""
+        mine = (cell.task, cell.arm)
+        return [run.id for run in self.plan.trial_runs() if (run.task, run.arm) == mine]
 
     def _label(self, task: str, arm: str) -> str:
         return f"{task}  {arm}" if len(self.plan.tasks) > 1 else arm

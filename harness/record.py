@@ -20,14 +20,15 @@ class Record:
         curve: one mapping per evaluation while training: `epoch`, `step`, `train/loss`,
             `train/TERM` (raw) and `train/TERM.weighted` where there are several terms or schedules,
             `val/METRIC`.
+        references: metrics, as in `metrics`, of what has learnt nothing: the raw inputs, say.
         seconds: `train` and `total` wall time.
         steps: optimiser steps taken.
         parameters: number of trainable parameters of the model.
         peak_memory: peak memory in bytes (device memory on a GPU, resident set otherwise).
         error: why the run is not done, in one line; None where it is.
         seeds: the named sub-seeds drawn from the seed.
-        fingerprints: sha256 of `data`, `split`, `init` (initial weights), `order` (first batches),
-            `loss` (source).
+        fingerprints: sha256 of `data`, `split`, `composed` (items, if the data set composes them),
+            `init` (initial weights), `order` (first batches), `loss` (source).
         provenance: git commit and dirty flag, package versions, platform, device, threads,
             `started` and `finished` (ISO 8601, UTC).
     """
@@ -38,6 +39,7 @@ class Record:
     seed: int
     metrics: dict[str, float] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
+    references: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     steps: int = 0
     parameters: int = 0

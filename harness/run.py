@@ -7,7 +7,7 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from harness import models, provenance
 from harness.batches import Batches
 from harness.config import RunConfig, outcome, run_id
+from harness.data import Part
 from harness.prepare import load_data, prepare, probe
 from harness.record import Record
 from harness.store import Store, StoreError, write_atomically
@@ -50,6 +51,7 @@ def _timed_fit(config: RunConfig, epochs: int) -> float:
         _trainer(config, (), epochs).fit(prepared.task)
     for part in (prepared.data.val, prepared.data.test):
         prepared.task.evaluate(part)
+        prepared.task.references(part)
     return time.perf_counter() - started
 
 
@@ -137,6 +139,21 @@ class _Mirror(Callback):
             tracker.log(point, task.global_step)
 
 
+class _References(Callback):
+    """Judges what has learnt nothing, with the model where it is trained."""
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self.parts = parts
+        self.found: dict[str, dict[str, float]] = {}
+
+    def on_fit_start(self, _: Trainer, task: LightningModule) -> None:
+        assert isinstance(task, Task)
+        for split, part in self.parts.items():
+            for name, metrics in task.references(part).items():
+                judged = {f"{split}/{metric}": value for metric, value in metrics.items()}
+                self.found.setdefault(name, {}).update(judged)
+
+
 def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callback]) -> None:
     """Fit and evaluate, noting in `facts` whatever is known, so that a failure keeps it."""
     torch.set_num_threads(config.trainer.threads)
@@ -149,18 +166,24 @@ def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callbac
         "parameters": models.parameter_count(task.model),
         "curve": task.curve,
     }
+    parts = {"val": prepared.data.val} | (
+        {"test": prepared.data.test} if config.trainer.test else {}
+    )
+    references = _References(parts)
+    facts["references"] = references.found
     started = time.perf_counter()
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(prepared.seeds["dropout"])
-        trainer = _trainer(config, callbacks, config.trainer.epochs)
+        trainer = _trainer(config, [*callbacks, references], config.trainer.epochs)
         trainer.fit(task)
     facts["steps"] = trainer.global_step
     facts["seconds"] = {"train": time.perf_counter() - started}
-    val, test = (task.evaluate(part) for part in (prepared.data.val, prepared.data.test))
+    val = task.evaluate(prepared.data.val)
     task.end_curve(val)
-    facts["metrics"] = {f"val/{name}": value for name, value in val.items()} | {
-        f"test/{name}": value for name, value in test.items()
-    }
+    facts["metrics"] = {f"val/{name}": value for name, value in val.items()}
+    if config.trainer.test:
+        test = task.evaluate(prepared.data.test)
+        facts["metrics"] |= {f"test/{name}": value for name, value in test.items()}
     facts["peak_memory"] = _peak_memory(task.device)
     if config.save and trainer.is_global_zero:
         models.save(task.model, config.save)

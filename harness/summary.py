@@ -11,7 +11,8 @@ from harness.plan import Cell, Plan
 from harness.record import Record
 from harness.statistics import mean_and_sd, paired
 
-SHARED = ("data", "split", "init", "order")  # fingerprints all arms of a seed must have in common
+# fingerprints all arms of a seed must have in common, where they have them
+SHARED = ("data", "split", "composed", "init", "order")
 OWN = ("started", "finished")  # provenance that differs between any two runs
 LEAST_RESPONSE = 3  # arms that make a curve against a config number
 LARGEST = 1e100

@@ -8,9 +8,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.paths import config_dir
-from harness.plan import Cell, Plan
+from harness.plan import Cell, Plan, Trial, Tuning
 from harness.plugins import words
 from harness.store import Store, dump_json, write_atomically
 
@@ -140,13 +141,19 @@ def _saved(wanted: Request) -> Plan | None:
         for file, known in stored["watched"].items():
             if hashlib.sha256(Path(file).read_bytes()).hexdigest() != known:
                 return None
-        cells = [
-            Cell(**{**cell, "runs": {int(seed): run for seed, run in cell["runs"].items()}})
-            for cell in stored.pop("cells")
-        ]
-        return Plan(cells=cells, **stored)
+        cells = [Cell(**_by_seed(cell, "runs", "variants")) for cell in stored.pop("cells")]
+        tuning = stored.pop("tuning")
+        if tuning:
+            trials = [Trial(**_by_seed(trial, "tried", "runs")) for trial in tuning.pop("trials")]
+            tuning = Tuning(trials=trials, **tuning)
+        return Plan(cells=cells, tuning=tuning, **stored)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _by_seed(content: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """With seeds, which JSON makes words of, as numbers again."""
+    return content | {key: {int(seed): v for seed, v in content[key].items()} for key in keys}
 
 
 def _shipped(path: Path) -> bool:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from omegaconf import OmegaConf
@@ -13,6 +13,29 @@ from yaml import YAMLError
 
 from harness.config import OWN
 from losses.arguments import Bounds, Count, Positive, check_arguments, parameters_of
+
+
+@dataclass(frozen=True)
+class TuneFile:
+    """What a sweep file may say under `tune`.
+
+    Attributes:
+        space: range per config key, shared by all arms; none of `loss`.
+        arms: ranges that single arms have besides, by arm.
+        trials: settings tried per arm, the same number for each.
+        seeds: runs of each trial; their mean decides.
+        sampler: `spread` evenly over the ranges, the same values for all arms, or Optuna's `tpe`.
+        metric: of the validation part; the sweep's own if that is not said.
+        anew: tune again for every seed, so that the interval holds what tuning adds.
+    """
+
+    space: dict[str, Any] = field(default_factory=dict)
+    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    trials: Count = 8
+    seeds: Count = 1
+    sampler: Literal["spread", "tpe"] = "spread"
+    metric: str | None = None
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,6 +54,7 @@ class SweepFile:
         seeds: how many seeds (0, 1, ...), or a list of them.
         margin: differences smaller than this, in the metric's units, do not matter in practice.
         overrides: overrides of every arm.
+        tune: what is tuned for every arm before the comparison, with how much effort.
     """
 
     metric: str
@@ -44,10 +68,17 @@ class SweepFile:
     seeds: Count | list[Annotated[int, Bounds(0)]] = 10
     margin: Positive | None = None
     overrides: list[str] = field(default_factory=list)
+    tune: TuneFile | None = None
 
 
-OPTIONS = ("metric", "baseline", "seeds", "margin")
-"""Keys of a sweep file that the command line may replace."""
+OPTIONS = ("metric", "baseline", "seeds", "margin", "tune")
+"""Keys of a sweep file that the command line may replace; `tune.trials=4` is one of `tune`."""
+
+
+def is_option(override: str) -> bool:
+    """Whether an override is for the sweep, and not for the config of its runs."""
+    key, _, inner = override.partition("=")[0].partition(".")
+    return key in OPTIONS and (key == "tune" or not inner)
 
 
 def read(path: Path, overrides: Sequence[str]) -> SweepFile:
@@ -68,9 +99,15 @@ def read(path: Path, overrides: Sequence[str]) -> SweepFile:
         raise ValueError(f"{owner} must be a mapping, got {type(content).__name__}")
     given: dict[str, Any] = {str(key): value for key, value in content.items()}
     for text in overrides:
-        key = text.partition("=")[0]
-        if key in OPTIONS:
+        key, _, inner = text.partition("=")[0].partition(".")
+        if not is_option(text):
+            continue
+        if not inner:
             given[key] = _value(text)
+        elif not isinstance(given.get(key), Mapping):
+            raise ValueError(f"{owner} has no {key}, so nothing for '{text}' to change")
+        else:
+            given[key] = {**given[key], inner: _value(text.removeprefix(f"{key}."))}
     checked = check_arguments(owner, parameters_of(SweepFile), given)
     for key, value in checked.items():
         if isinstance(value, str):

@@ -17,6 +17,7 @@ from losses.boundary import (
     cl_dice,
     edge_distance,
     hausdorff_dt,
+    hausdorff_er,
     signed_distance,
 )
 from losses.boxes import (
@@ -41,7 +42,7 @@ from losses.classification import (
     nll,
     poly1,
 )
-from losses.core import Fraction, Loss, LossModule, build, get, loss, names
+from losses.core import Fraction, Loss, get, loss, names
 from losses.distillation import distillation, dkd
 from losses.divergence import jeffreys, jensen_shannon, kl, reverse_kl, skew_js, skew_kl
 from losses.embedding import contrastive, cosine_embedding, triplet
@@ -71,8 +72,9 @@ from losses.margin import (
     squared_hinge,
 )
 from losses.metric import batch_hard, circle, multi_similarity, sup_con
+from losses.module import LossModule, build
 from losses.noise import bi_tempered, gce, symmetric_ce
-from losses.ordinal import coral, corn
+from losses.ordinal import Thresholds, coral, corn
 from losses.penalty import (
     Penalty,
     PenaltyModule,
@@ -86,15 +88,36 @@ from losses.penalty import (
     penalty_names,
 )
 from losses.pixels import (
+    asymmetric_unified_focal,
     balanced_bce,
     combo,
     lovasz,
     lovasz_hinge,
     sensitivity_specificity,
     squared_sensitivity_specificity,
+    unified_focal,
 )
+from losses.pooled import batch_dice, binary_batch_dice
 from losses.preference import dapo, dpo, dr_grpo, grpo, ipo, kto, orpo, ppo_clip, simpo
-from losses.proxy import arcface, cosface, normalised_softmax, proxy_anchor, proxy_nca
+from losses.projection import (
+    Projection,
+    ProjectionRule,
+    build_projection,
+    clip_weights,
+    get_projection,
+    max_norm,
+    projection,
+    projection_names,
+    proximal_l1,
+)
+from losses.proxy import (
+    arcface,
+    cosface,
+    linear_softmax,
+    normalised_softmax,
+    proxy_anchor,
+    proxy_nca,
+)
 from losses.quality import distribution_focal, quality_focal, varifocal
 from losses.regression import (
     beta_nll,
@@ -124,7 +147,13 @@ from losses.segmentation import (
     log_cosh_dice,
     tversky,
 )
-from losses.sequence import ctc, hierarchical_softmax, perplexity
+from losses.sequence import ctc, perplexity
 from losses.source import code_hash, source_hash
 from losses.views import barlow_twins, clip, learned_clip, nt_xent, siglip, vicreg
+from losses.vocabulary import (
+    adaptive_softmax,
+    hierarchical_softmax,
+    huffman_softmax,
+    two_level_softmax,
+)
 from losses.weighting import class_weight, pos_weight

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losses import derivatives
 from losses.arguments import Bounds, ClassWeight, NonNegative, PerClass, Positive, Share
 from losses.core import Parts, loss
 from losses.weighting import Normalizer, weight_of, weighted
@@ -20,6 +21,7 @@ from losses.weighting import Normalizer, weight_of, weighted
     "cross_entropy",
     target="index or probabilities",
     source="Good 1952, Rational decisions; smoothing: Szegedy et al. 2016, arXiv:1512.00567",
+    derivative=derivatives.cross_entropy,
 )
 def cross_entropy(
     logits: Tensor,
@@ -86,7 +88,12 @@ def nll(
     return weighted(values, target, class_weight, normalizer)
 
 
-@loss("bce", target="binary", source="Cox 1958, The regression analysis of binary sequences")
+@loss(
+    "bce",
+    target="binary",
+    source="Cox 1958, The regression analysis of binary sequences",
+    derivative=derivatives.bce,
+)
 def bce(logits: Tensor, target: Tensor, *, pos_weight: Positive | None = None) -> Tensor:
     r"""Binary cross-entropy, :math:`-w\, y \log p - (1 - y) \log(1 - p)`.
 
@@ -103,7 +110,12 @@ def bce(logits: Tensor, target: Tensor, *, pos_weight: Positive | None = None) -
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=weight)
 
 
-@loss("focal", target="index", source="Lin et al. 2017, arXiv:1708.02002, eq. 5")
+@loss(
+    "focal",
+    target="index",
+    source="Lin et al. 2017, arXiv:1708.02002, eq. 5",
+    derivative=derivatives.focal,
+)
 def focal(
     logits: Tensor,
     target: Tensor,
@@ -131,7 +143,12 @@ def focal(
     return weighted(focal_term(log_odds.squeeze(1), gamma), target, class_weight, normalizer)
 
 
-@loss("poly1", target="index", source="Leng et al. 2022, arXiv:2204.12511")
+@loss(
+    "poly1",
+    target="index",
+    source="Leng et al. 2022, arXiv:2204.12511",
+    derivative=derivatives.poly1,
+)
 def poly1(
     logits: Tensor,
     target: Tensor,
@@ -157,28 +174,11 @@ def poly1(
     return weighted(values - epsilon * torch.expm1(-values), target, class_weight, normalizer)
 
 
-def _binary_focal_derivative(
-    logits: Tensor, target: Tensor, *, gamma: NonNegative = 2.0, alpha: Share | None = None
-) -> tuple[Tensor, Tensor]:
-    log_p = F.logsigmoid(logits)
-    log_q = log_p - logits
-    p = log_p.exp()
-    q = 1 - p if gamma == 0 else log_q.exp()
-    up, down = (gamma * log_q).exp_(), (gamma * log_p).exp_()  # (1 - p)^gamma, p^gamma
-    positive, negative = up * -log_p, down * -log_q
-    to_positive = up * (gamma * p * log_p - q)
-    to_negative = down * (p - gamma * q * log_q)
-    if alpha is not None:
-        positive, to_positive = alpha * positive, alpha * to_positive
-        negative, to_negative = (1 - alpha) * negative, (1 - alpha) * to_negative
-    return torch.lerp(negative, positive, target), torch.lerp(to_negative, to_positive, target)
-
-
 @loss(
     "binary_focal",
     target="binary",
     source="Lin et al. 2017, arXiv:1708.02002, eq. 5",
-    derivative=_binary_focal_derivative,
+    derivative=derivatives.binary_focal,
 )
 def binary_focal(
     logits: Tensor, target: Tensor, *, gamma: NonNegative = 2.0, alpha: Share | None = None
@@ -216,6 +216,7 @@ def focal_term(log_odds: Tensor, gamma: float) -> Tensor:
     "brier",
     target="binary",
     source="Brier 1950, Verification of forecasts expressed in terms of probability",
+    derivative=derivatives.brier,
     saturating="the gradient 2 (p - y) p (1 - p) vanishes where p is sure, right or wrong",
 )
 def brier(logits: Tensor, target: Tensor) -> Tensor:
@@ -253,6 +254,7 @@ def multiclass_brier(logits: Tensor, target: Tensor) -> Tensor:
     "multilabel_bce",
     target="binary",
     source="Nam et al. 2014, arXiv:1312.5419",
+    derivative=derivatives.bce,
     sum_classes=True,
 )
 def multilabel_bce(logits: Tensor, target: Tensor, *, pos_weight: PerClass = None) -> Tensor:
@@ -279,6 +281,7 @@ def multilabel_bce(logits: Tensor, target: Tensor, *, pos_weight: PerClass = Non
     "multilabel_soft_margin",
     target="binary",
     source="torch.nn.MultiLabelSoftMarginLoss",
+    derivative=derivatives.mean_bce,
     sum_classes=True,
 )
 def multilabel_soft_margin(logits: Tensor, target: Tensor) -> Tensor:
@@ -300,6 +303,7 @@ def multilabel_soft_margin(logits: Tensor, target: Tensor) -> Tensor:
     "asymmetric",
     target="binary",
     source="Ridnik et al. 2021, arXiv:2009.14119",
+    derivative=derivatives.asymmetric,
     sum_classes=True,
     saturating="with a margin, a negative label costs at most -log margin, however sure the model",
 )

@@ -14,26 +14,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from losses import fused
 from losses.arguments import (
     Bounds,
-    ClassCounts,
-    ClassWeight,
     Parameter,
-    PerClass,
-    check_arguments,
     nearest,
     parameters_of,
 )
+from losses.calls import Reduction, checked, in_order, own_apart, torch_like
 from losses.inputs import (
     IGNORE_INDEX,
     IGNORING,
     as_declared,
     as_field,
     autocast_off,
-    check_counts,
     check_fields,
     check_own,
     check_shapes,
@@ -44,7 +40,6 @@ from losses.inputs import (
     upcast,
 )
 
-Reduction = Literal["none", "mean", "sum"]
 Target = Literal[
     "index",
     "index or probabilities",
@@ -111,7 +106,8 @@ class Loss:
         limits: for `fields`: where the named float inputs must lie, if not anywhere.
         own: tensors of the loss itself, named like the function's last positional parameters, and
             what makes each: a function of keywords, sizes such as `classes` and a `generator`.
-            Floats are learnt, integers kept. With `labels` they are class vectors [C, D].
+            Floats are learnt, integers kept. With `labels` they are class vectors [C, D]
+            or numbers per class [C].
         heads: values the output holds per real target, along axis 1 (a mean and a variance, say).
         point: from the output to the value it predicts, where that is not the output itself.
         within: where real targets must lie, if not anywhere.
@@ -160,17 +156,26 @@ class Loss:
         others = {*self.parameters, *self.own, "kept"}
         return tuple(name for name in given if name not in others)
 
+    @property
+    def ignoring(self) -> bool:
+        """Whether items can be marked as not counting."""
+        return self.target in IGNORING
+
     @functools.cached_property
     def sizes(self) -> dict[str, Parameter]:
-        """What must be known to make its own tensors, such as the number of classes."""
+        """What must be known to make its own tensors, beside its parameters: `classes`, say."""
         needed = {k: v for make in self.own.values() for k, v in parameters_of(make).items()}
-        return {name: size for name, size in needed.items() if name != "generator"}
+        known = {"generator", *self.parameters}
+        return {name: size for name, size in needed.items() if name not in known}
 
     def make_own(
         self, sizes: Mapping[str, Any], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Fresh tensors of its own; random ones from the generator or else torch's global one."""
-        defaults = {name: size.default for name, size in self.sizes.items()}
+        """Fresh tensors of its own; random ones from the generator or else torch's global one.
+
+        `sizes` are those of :attr:`sizes`, and parameters that are not to have their default.
+        """
+        defaults = {name: parameter.default for name, parameter in self.parameters.items()}
         given = {**defaults, **sizes, "generator": generator}
         return {
             name: make(**{key: given[key] for key in parameters_of(make)})
@@ -253,7 +258,6 @@ class Loss:
 
 
 REGISTRY: dict[str, Loss] = {}
-OF_CLASSES = (ClassCounts, ClassWeight, PerClass)
 RESERVED = {"weight", "loss", "biases", "mix", "reduction", "ignore_index"}
 """What a term of an objective says beside its loss's own parameters."""
 
@@ -263,10 +267,9 @@ def loss(
 ) -> Callable[[Callable[..., Any]], Callable[..., Tensor]]:
     """Register a function (output, target, *, parameters) and return its torch-like form.
 
-    The returned function takes its tensors in order or by name, `reduction` ("mean", the default,
-    "sum", "none") and, where
-    targets may be class indices or binary integers, `ignore_index` (-100). `facts` are fields of
-    :class:`Loss`.
+    The returned function takes the tensors in order or by name, `reduction` ("mean" as the default,
+    "sum", "none") and, where targets may be class indices or binary integers, `ignore_index`
+    (-100). `facts` are fields of :class:`Loss`.
 
     Raises:
         ValueError: the name is taken.
@@ -288,68 +291,27 @@ def loss(
 
         @functools.wraps(function)
         def call(*inputs: Tensor, reduction: Reduction = "mean", **given: Any) -> Tensor:
-            inputs, own = _own_apart(entry, _in_order(entry, inputs, given))
-            return _reduce(entry, reduction, inputs, _checked(entry, given) | own)
+            inputs, own = own_apart(entry, in_order(entry, inputs, given))
+            return reduce(entry, reduction, inputs, checked(entry, given) | own)
 
-        call.__signature__ = _torch_like(function, entry)  # type: ignore[attr-defined]
+        call.__signature__ = torch_like(function, entry)  # type: ignore[attr-defined]
         call.__doc__ = f"{inspect.getdoc(function)}\n\nSource: {source}\n"
         return call
 
     return register
 
 
-class LossModule(nn.Module):
-    """A loss with its parameters, usable wherever `nn.CrossEntropyLoss` is, made by :func:`build`.
-
-    Takes an output and a target as its loss does, see :data:`Target`, and returns a scalar (values
-    per item for `reduction="none"`).
-    """
-
-    def __init__(
-        self,
-        entry: Loss,
-        parameters: dict[str, Any],
-        reduction: Reduction = "mean",
-        own: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        super().__init__()
-        self.entry = entry
-        self.reduction: Reduction = reduction
-        self.settings = {k: v for k, v in parameters.items() if not isinstance(v, Tensor)}
-        self.tensors = [k for k, v in parameters.items() if isinstance(v, Tensor)]
-        for key in self.tensors:
-            self.register_buffer(key, parameters[key])
-        for key, tensor in (own or {}).items():
-            self.tensors.append(key)
-            if tensor.is_floating_point():
-                self.register_parameter(key, nn.Parameter(tensor))
-            else:
-                self.register_buffer(key, tensor)
-
-    def _given(self) -> dict[str, Any]:
-        return self.settings | {key: getattr(self, key) for key in self.tensors}
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Reduce the loss of the output against the target."""
-        return _reduce(self.entry, self.reduction, inputs, self._given())
-
-    def fraction(self, *inputs: Tensor) -> Fraction:
-        """Numerator and denominator of the mean, undivided."""
-        return self.entry.fraction(*inputs, **self._given())
-
-    def extra_repr(self) -> str:
-        """Name and parameters."""
-        given = {**self.settings, **dict.fromkeys(self.tensors, "tensor")}
-        return ", ".join([self.entry.name, *(f"{k}={v}" for k, v in given.items())])
-
-
 def get(name: str) -> Loss:
-    """The registered loss of that name.
+    """The registered loss of that name, or another library's: `monai/DiceCELoss`.
 
     Raises:
         ValueError: no such loss; the message has the nearest name.
     """
     if name not in REGISTRY:
+        if "/" in name:
+            from losses import peers  # which needs this module
+
+            return peers.get(name)
         raise ValueError(f"there is no loss '{name}'{nearest(name, REGISTRY)}")
     return REGISTRY[name]
 
@@ -359,78 +321,12 @@ def names() -> list[str]:
     return sorted(REGISTRY)
 
 
-def build(
-    name: str,
-    *,
-    reduction: Reduction = "mean",
-    generator: torch.Generator | None = None,
-    **parameters: Any,
-) -> LossModule:
-    """Make a module of a registered loss; sequences of numbers become buffers.
-
-    A loss with tensors of its own also takes the sizes they need, `classes=10, features=64`, and
-    draws them from the generator. They are parameters of the module, for the optimiser to move.
-
-    Raises:
-        ValueError: unknown loss or parameter, wrong type, or a value out of bounds.
-    """
-    entry = get(name)
-    _check_reduction(entry, reduction)
-    only_sizes = entry.sizes.keys() - entry.parameters
-    settings = {key: value for key, value in parameters.items() if key not in only_sizes}
-    sizes = {key: value for key, value in parameters.items() if key in entry.sizes}
-    checked = _checked(entry, settings)
-    own = entry.make_own(check_arguments(name, entry.sizes, sizes), generator)
-    return LossModule(entry, checked, reduction, own)
-
-
-def _checked(entry: Loss, given: dict[str, Any]) -> dict[str, Any]:
-    """Check against the signature, `ignore_index` included; a list of numbers becomes a tensor."""
-    allowed = entry.parameters
-    if entry.target in IGNORING:
-        allowed = {**allowed, "ignore_index": Parameter("ignore_index", int, IGNORE_INDEX)}
-    checked = check_arguments(entry.name, allowed, given)
-    for key, parameter in allowed.items():
-        if parameter.annotation == ClassCounts:
-            check_counts(f"{entry.name}.{key}", checked.get(key, parameter.default))
-    for key, value in checked.items():
-        if allowed[key].annotation == ClassWeight and isinstance(value, str):
-            raise ValueError(
-                f"{entry.name}.{key}={value!r} needs class counts: "
-                f"pass losses.class_weight({value!r}, counts)"
-            )
-        if isinstance(value, list) and value and allowed[key].annotation in OF_CLASSES:
-            checked[key] = torch.tensor(value, dtype=torch.get_default_dtype())
-    return checked
-
-
-def _in_order(
-    entry: Loss, tensors: tuple[Tensor, ...], given: dict[str, Any]
-) -> tuple[Tensor, ...]:
-    """The tensors, with those at the end that were given by name, which leave `given`."""
-    if not given:
-        return tensors
-    rest = [*entry.inputs, *entry.own][len(tensors) :]
-    return (*tensors, *(given.pop(name) for name in rest if name in given))
-
-
-def _own_apart(
-    entry: Loss, tensors: tuple[Tensor, ...]
-) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """The inputs, and by name the tensors of its own that follow them."""
-    if not entry.own:
-        return tensors, {}
-    wanted, inputs = [*entry.inputs, *entry.own], len(entry.inputs)
-    if len(tensors) != len(wanted):
-        raise ValueError(f"{entry.name} needs {', '.join(wanted)}; got {len(tensors)} tensors")
-    return tensors[:inputs], dict(zip(entry.own, tensors[inputs:], strict=True))
-
-
 def _as_parts(result: Tensor | tuple[Tensor, Tensor]) -> Parts:
     return Parts(*result) if isinstance(result, tuple) else Parts(result, None)
 
 
-def _check_reduction(entry: Loss, reduction: str) -> None:
+def check_reduction(entry: Loss, reduction: str) -> None:
+    """Raise ValueError unless the loss has this reduction."""
     allowed = ("mean",) if entry.finish else ("mean", "sum", "none")
     if reduction not in allowed:
         raise ValueError(
@@ -438,10 +334,11 @@ def _check_reduction(entry: Loss, reduction: str) -> None:
         )
 
 
-def _reduce(
+def reduce(
     entry: Loss, reduction: str, inputs: tuple[Tensor, ...], parameters: dict[str, Any]
 ) -> Tensor:
-    _check_reduction(entry, reduction)
+    """The values of a loss as one of torch's three reductions."""
+    check_reduction(entry, reduction)
     if reduction == "none":
         return entry.parts(*inputs, **parameters).values
     if fused.applies(entry, inputs, parameters):
@@ -475,16 +372,3 @@ def _summed_over_classes(parts: Parts) -> Parts:
     """One value per item from one per element [N, C, ...]; an item counts if any element does."""
     values, counts = parts
     return Parts(values.sum(1), None if counts is None else (counts > 0).any(1).to(values.dtype))
-
-
-def _torch_like(function: Callable[..., Any], entry: Loss) -> inspect.Signature:
-    signature = inspect.signature(function)
-    given = signature.parameters
-    inputs = [given[name] for name in (*entry.inputs, *entry.own)]
-    settings = [given[name] for name in entry.parameters]
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    extra = [inspect.Parameter("reduction", keyword, default="mean", annotation=Reduction)]
-    if entry.target in IGNORING:
-        ignored = inspect.Parameter("ignore_index", keyword, default=IGNORE_INDEX, annotation=int)
-        extra.append(ignored)
-    return signature.replace(parameters=[*inputs, *settings, *extra], return_annotation=Tensor)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losses import derivatives
 from losses.arguments import Bounds
 from losses.core import loss
 
@@ -25,8 +26,16 @@ Inside = Annotated[float, Bounds(0, 1, low_open=True, high_open=True)]
 """A share strictly between nothing and all."""
 
 
+def _kl_derivative(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    values, slope = derivatives.cross_entropy(logits, target)
+    return values + torch.xlogy(target, target).sum(1), slope
+
+
 @loss(
-    "kl", target="probabilities", source="Kullback & Leibler 1951, On information and sufficiency"
+    "kl",
+    target="probabilities",
+    source="Kullback & Leibler 1951, On information and sufficiency",
+    derivative=_kl_derivative,
 )
 def kl(logits: Tensor, target: Tensor) -> Tensor:
     r"""Kullback-Leibler divergence of model from target, :math:`\sum_c p_c \log(p_c / q_c)`.

@@ -1,7 +1,7 @@
-"""The table of all losses in losses/README.md, made from what they say about themselves.
+"""The table of all losses, penalties and projections in losses/README.md, made from their words.
 
 `python -m losses.docs` prints it, `python -m losses.docs --write` puts it into the README, and the
-page of errata likewise.
+notes' table against measurement and the page of errata likewise.
 """
 
 import argparse
@@ -15,34 +15,39 @@ from typing import Any
 
 from losses import errata
 from losses.arguments import Parameter, describe
+from losses.atlas import claims
 from losses.core import REGISTRY, Loss
 from losses.penalty import PENALTIES, Penalty
+from losses.projection import PROJECTIONS, ProjectionRule
 
 Row = tuple[str, ...]
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- table of losses: begin -->", "<!-- table of losses: end -->"
 ERRATA_BEGIN, ERRATA_END = "<!-- errata: begin -->", "<!-- errata: end -->"
+ATLAS_BEGIN, ATLAS_END = "<!-- atlas: begin -->", "<!-- atlas: end -->"
 LOSS_HEADER = ("name", "formula", "parameters", "target", "source", "declared")
 PENALTY_HEADER = ("name", "formula", "parameters", "source")
 
 
 def table() -> str:
-    """Markdown: a table per family with the family's own words, losses first, then penalties."""
+    """Markdown: a table per family with its own words: losses, then penalties, then projections."""
     return "\n\n".join(
         [
             *_tables(LOSS_HEADER, [(e.function, _loss_row(e)) for e in REGISTRY.values()]),
             *_tables(PENALTY_HEADER, [(e.function, _penalty_row(e)) for e in PENALTIES.values()]),
+            *_tables(PENALTY_HEADER, [(e.function, _penalty_row(e)) for e in PROJECTIONS.values()]),
         ]
     )
 
 
 def with_table(text: str) -> str:
-    """The text with what stands between its markers replaced: the losses, and the errata.
+    """The text with what stands between its markers replaced: losses, the notes' table, errata.
 
     Raises:
         ValueError: a marker is missing.
     """
     text = _between(text, BEGIN, END, table())
+    text = _between(text, ATLAS_BEGIN, ATLAS_END, claims.table())
     return _between(text, ERRATA_BEGIN, ERRATA_END, errata.table())
 
 
@@ -80,13 +85,14 @@ def _loss_row(entry: Loss) -> Row:
     )
 
 
-def _penalty_row(entry: Penalty) -> Row:
+def _penalty_row(entry: Penalty | ProjectionRule) -> Row:
     parameters = _parameters(entry.parameters)
     return f"`{entry.name}`", _formula(entry.function), parameters, entry.source
 
 
 def _declared(entry: Loss) -> list[str]:
     """What a loss declares beyond the ordinary, in words."""
+    learnt = [n for n in entry.own if not entry.fields.get(n, "").startswith("int")]
     said = [
         (entry.saturating, f"saturates: {entry.saturating}"),
         (entry.unbounded, f"unbounded: {entry.unbounded}"),
@@ -98,7 +104,7 @@ def _declared(entry: Loss) -> list[str]:
         (entry.within, f"targets {entry.within}"),
         (entry.output_within, f"outputs {entry.output_within}"),
         (entry.limits, ", ".join(f"{name} {bounds}" for name, bounds in entry.limits.items())),
-        (entry.own, f"learns {', '.join(entry.own)}"),
+        (learnt, f"learns {', '.join(learnt)}"),
         (entry.opaque, f"breaks the graph: {entry.opaque}"),
         (entry.minimum is None, "no fixed minimum"),
         (entry.minimum, f"minimum {entry.minimum}"),

@@ -24,15 +24,24 @@ WHOLE = 1 << 26  # elsewhere: few launches, and still no more than some pieces a
 
 
 def applies(entry: "Loss", inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> bool:
-    """Whether the derivative may be used: eager, and only the output carries a gradient."""
-    if entry.derivative is None or len(inputs) != 2 or torch.compiler.is_compiling():
-        return False
-    output, target = inputs
-    tensors = [value for value in (target, *parameters.values()) if isinstance(value, Tensor)]
+    """Whether a loss has a derivative that may be used."""
+    two = entry.derivative is not None and len(inputs) == 2
+    return two and by_hand(*inputs, *parameters.values())
+
+
+def by_hand(output: Tensor, *others: Any) -> bool:
+    """Whether a gradient may be made by hand: eager, and only the output carries one."""
+    tensors = [value for value in others if isinstance(value, Tensor)]
     if not output.requires_grad or any(tensor.requires_grad for tensor in tensors):
         return False
-    transformed = (torch._C._functorch.maybe_get_level(x) != -1 for x in (output, *tensors))
-    return torch.is_grad_enabled() and forward_ad._current_level < 0 and not any(transformed)
+    return torch.is_grad_enabled() and eager(output, *tensors)
+
+
+def eager(*tensors: Tensor) -> bool:
+    """Whether neither the compiler nor a transform of functions nor forward mode is at work."""
+    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+        return False
+    return all(torch._C._functorch.maybe_get_level(tensor) == -1 for tensor in tensors)
 
 
 def fraction(
@@ -124,7 +133,7 @@ def _pieces(
     """The same part of every tensor, small enough for the cache; views of the last."""
     tensors = (output, target, *others)
     most = PIECE.get(output.device.type, WHOLE)
-    if output.shape == target.shape and entry.target != "boxes" and not whole:
+    if entry.target in ("binary", "real") and entry.heads == 1 and not whole:
         yield from _split(tuple(t if t is None else t.reshape(-1) for t in tensors), most, 0)
         return
     classes, size = output.shape[1], math.prod(output.shape[1:])
@@ -132,6 +141,8 @@ def _pieces(
         tensors = tuple(
             t if t is None else t.flatten(2 if t.ndim == output.ndim else 1) for t in tensors
         )
+    if entry.target == "boxes":
+        most *= 2  # tiny operations, of which the number counts
     if size <= most or output.ndim < 3:
         yield from _split(tensors, max(1, most // size), 0)
         return

@@ -162,10 +162,10 @@ def fitted(entry: "Loss", key: str, value: Any, output: Tensor) -> Any:
 
 
 def check_own(entry: "Loss", output: Tensor, target: Tensor, given: dict[str, Any]) -> None:
-    """Raise ValueError unless the class vectors, if any, fit the embeddings and the labels."""
+    """Raise ValueError unless what there is per class, if any, fits the embeddings and labels."""
     for name in entry.own:
         shape = given[name].shape
-        if len(shape) != 2 or shape[1] != output.shape[1]:
+        if len(shape) != 1 and (len(shape) != 2 or shape[1] != output.shape[1]):
             raise ValueError(
                 f"{entry.name} needs {name} [C, D] for its output [N, D]; "
                 f"got {name} {list(shape)} and output {list(output.shape)}"

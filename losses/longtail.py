@@ -11,13 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losses import derivatives
 from losses.arguments import ClassCounts, ClassWeight, NonNegative, Positive
 from losses.core import Parts, loss
 from losses.weighting import Normalizer, weighted
 
 
+def _logit_adjusted_derivative(
+    logits: Tensor, target: Tensor, *, class_counts: ClassCounts = "data", tau: float = 1.0
+) -> tuple[Tensor, ...]:
+    return derivatives.cross_entropy(_raised(logits, class_counts, tau), target)
+
+
 @loss(
-    "logit_adjusted", target="index or probabilities", source="Menon et al. 2020, arXiv:2007.07314"
+    "logit_adjusted",
+    target="index or probabilities",
+    source="Menon et al. 2020, arXiv:2007.07314",
+    derivative=_logit_adjusted_derivative,
 )
 def logit_adjusted(
     logits: Tensor,
@@ -39,11 +49,14 @@ def logit_adjusted(
         class_counts: training items per class n [C].
         tau: strength of the adjustment; 0 is plain cross-entropy, 1 is balanced.
     """
-    return _with_prior(logits, target, class_counts, tau)
+    return F.cross_entropy(_raised(logits, class_counts, tau), target, reduction="none")
 
 
 @loss(
-    "balanced_softmax", target="index or probabilities", source="Ren et al. 2020, arXiv:2007.10740"
+    "balanced_softmax",
+    target="index or probabilities",
+    source="Ren et al. 2020, arXiv:2007.10740",
+    derivative=_logit_adjusted_derivative,
 )
 def balanced_softmax(
     logits: Tensor, target: Tensor, *, class_counts: ClassCounts = "data"
@@ -59,17 +72,35 @@ def balanced_softmax(
         target: class indices, int [N, ...], or a distribution over classes, float [N, C, ...].
         class_counts: training items per class n [C].
     """
-    return _with_prior(logits, target, class_counts, 1.0)
+    return F.cross_entropy(_raised(logits, class_counts, 1.0), target, reduction="none")
 
 
-def _with_prior(logits: Tensor, target: Tensor, counts: ClassCounts, tau: float) -> Tensor:
+def _raised(logits: Tensor, counts: ClassCounts, tau: float) -> Tensor:
     counts = _occurring(counts)
     prior = tau * (counts / counts.sum()).log()  # [C]
-    raised = logits + prior.view(-1, *[1] * (logits.ndim - 2))
-    return F.cross_entropy(raised, target, reduction="none")
+    return logits + prior.view(-1, *[1] * (logits.ndim - 2))
 
 
-@loss("ldam", target="index", source="Cao et al. 2019, arXiv:1906.07413")
+def _ldam_derivative(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_counts: ClassCounts = "data",
+    max_margin: float = 0.5,
+    scale: float = 1.0,
+    class_weight: ClassWeight = None,
+    normalizer: Normalizer = "weight",
+) -> tuple[Tensor, ...]:
+    lowered = _lowered(logits, target, class_counts, max_margin)
+    return derivatives.ldam(lowered, target, scale, class_weight, normalizer)
+
+
+@loss(
+    "ldam",
+    target="index",
+    source="Cao et al. 2019, arXiv:1906.07413",
+    derivative=_ldam_derivative,
+)
 def ldam(
     logits: Tensor,
     target: Tensor,
@@ -96,12 +127,17 @@ def ldam(
         class_weight: factor per class w [C].
         normalizer: see :func:`losses.cross_entropy`.
     """
-    counts = _occurring(class_counts)
+    lowered = _lowered(logits, target, class_counts, max_margin)
+    values = F.cross_entropy(scale * lowered, target, reduction="none")
+    return weighted(values, target, class_weight, normalizer)
+
+
+def _lowered(logits: Tensor, target: Tensor, counts: ClassCounts, max_margin: float) -> Tensor:
+    """Scores of the true classes less their margins."""
+    counts = _occurring(counts)
     margin = max_margin * (counts.amin() / counts) ** 0.25  # [C]
     index = target.unsqueeze(1)
-    lowered = logits.gather(1, index) - margin[index]
-    values = F.cross_entropy(scale * logits.scatter(1, index, lowered), target, reduction="none")
-    return weighted(values, target, class_weight, normalizer)
+    return logits.scatter(1, index, logits.gather(1, index) - margin[index])
 
 
 def _occurring(counts: ClassCounts) -> Tensor:

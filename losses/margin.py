@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losses import derivatives
 from losses.arguments import ClassWeight, NonNegative
 from losses.core import Parts, loss
 from losses.weighting import Normalizer, weighted
@@ -54,6 +55,7 @@ def squared_hinge(scores: Tensor, target: Tensor, *, margin: NonNegative = 1.0) 
     "soft_margin",
     target="binary",
     source="Friedman, Hastie & Tibshirani 2000, Additive logistic regression",
+    derivative=derivatives.bce,
 )
 def soft_margin(scores: Tensor, target: Tensor) -> Tensor:
     r"""Smooth hinge without margin, :math:`y \log(1 + e^{-x}) + (1-y) \log(1 + e^x)`.

@@ -7,6 +7,8 @@ split over processes must be gathered first. Anchors without a positive cost not
 count, hence a batch should hold several items of each label.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 from losses.arguments import NonNegative, Positive, Share
 from losses.core import Parts, loss
 from losses.embedding import Distance, distance_of, unit
+from losses.products import log_sums
 
 
 def pairs(target: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,12 +24,6 @@ def pairs(target: Tensor) -> tuple[Tensor, Tensor]:
     same = target.unsqueeze(1) == target
     itself = torch.eye(len(target), dtype=torch.bool, device=target.device)
     return same & ~itself, ~same
-
-
-def among_others(scores: Tensor) -> Tensor:
-    """Logarithm of each row's softmax over all items but the row's own, for scores [N, N]."""
-    itself = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-    return F.log_softmax(scores.masked_fill(itself, -torch.inf), 1)
 
 
 def masked_logsumexp(scores: Tensor, mask: Tensor, dim: int = 1) -> Tensor:
@@ -58,12 +55,18 @@ def sup_con(embedding: Tensor, target: Tensor, *, temperature: Positive = 0.1) -
         target: labels, int [N].
         temperature: :math:`\tau`; smaller ones look at the hardest items only.
     """
-    vectors = unit(embedding)
-    positive, _ = pairs(target)
-    log_p = among_others((vectors / temperature) @ vectors.mT)
-    number = positive.sum(1)
-    found = torch.where(positive, log_p, 0).sum(1)
-    return _counted(-found / number.clamp(min=1), number > 0)
+    vectors = unit(embedding) / math.sqrt(temperature)
+    rows, _ = log_sums(vectors)
+    place = torch.searchsorted(target.sort().values, target)  # one number for each label
+    number = _gathered(torch.ones_like(rows), place) - 1
+    others = _gathered(vectors, place) - vectors
+    values = rows - (vectors * others).sum(1) / number.clamp(min=1)
+    return _counted(values, number > 0)
+
+
+def _gathered(rows: Tensor, place: Tensor) -> Tensor:
+    """For each row the sum of those in the same place."""
+    return torch.zeros_like(rows).index_add(0, place, rows)[place]
 
 
 @loss(

@@ -1,7 +1,9 @@
 """Which losses of other libraries can be arms, and what each compares: one row per convention.
 
-Nothing here imports a library. A name that is not in a row cannot be asked for, so that no name in a
-config reaches anything but a loss; a loss that a library adds is one more word in a row.
+Nothing here imports a library. A name that is not in a row cannot be asked for, so that no name in
+a config reaches anything but a loss; a loss that a library adds is one more word in a row. Left out
+are losses of probabilities, for a model here gives scores; those of more than an output and a
+target; wrappers of other losses; and those whose forward pass changes their state.
 """
 
 from collections.abc import Callable, Mapping
@@ -81,14 +83,11 @@ def as_rows(output: Tensor, target: Tensor) -> Pair:
     return output, F.one_hot(target.long(), output.shape[1]).movedim(-1, 1).to(output.dtype)
 
 
-def target_channel(output: Tensor, target: Tensor) -> Pair:
-    """Class indices [N, ...] with a channel axis [N, 1, ...]."""
-    return output, target.unsqueeze(1)
-
-
-def both_channel(output: Tensor, target: Tensor) -> Pair:
-    """Yes-or-no maps [N, ...] with a channel axis [N, 1, ...]."""
-    return output.unsqueeze(1), target.to(output.dtype).unsqueeze(1)
+def class_list(output: Tensor, target: Tensor) -> Pair:
+    """Scores [N, C, ...] as [M, C], labels [N, ...] as [M], M being all there are."""
+    if output.ndim == 2:
+        return output, target
+    return output.movedim(1, -1).flatten(0, -2), target.long().flatten()
 
 
 def class_image(output: Tensor, target: Tensor) -> Pair:
@@ -96,6 +95,18 @@ def class_image(output: Tensor, target: Tensor) -> Pair:
     if output.ndim == 4:
         return output, target
     return output.flatten(2).unsqueeze(2), target.flatten(1).unsqueeze(1)
+
+
+def class_channel(output: Tensor, target: Tensor) -> Pair:
+    """Scores [N, C, ...] as [N, C, H, W], labels [N, ...] as [N, 1, H, W]."""
+    output, target = class_image(output, target)
+    return output, target.unsqueeze(1)
+
+
+def binary_channel(output: Tensor, target: Tensor) -> Pair:
+    """Yes-or-no maps [N, ...] as [N, 1, H, W]."""
+    output, target = binary_image(output, target)
+    return output, target.unsqueeze(1)
 
 
 def binary_image(output: Tensor, target: Tensor) -> Pair:
@@ -107,11 +118,11 @@ def binary_image(output: Tensor, target: Tensor) -> Pair:
 
 def counted(target: Tensor, settings: Mapping[str, Any]) -> Tensor:
     """What torch divides a cross-entropy by: kept items, times their classes' weights."""
-    weight = settings.get("weight")
+    weight: Tensor | None = settings["weight"]
     if target.is_floating_point():  # distributions
         rows = target[:, 0]
         return torch.ones_like(rows)
-    kept = target != settings["ignore_index"]
+    kept: Tensor = target != settings["ignore_index"]
     if weight is None:
         return kept.to(torch.get_default_dtype())
     return torch.where(kept, weight[torch.where(kept, target, 0)], 0)
@@ -136,9 +147,9 @@ def _rows(form: Form, names: str) -> dict[str, Form]:
 OVERLAP = "with a softmax or sigmoid the overlap is flat where a prediction is surely wrong"
 REGION: dict[str, Any] = {"region": True, "saturating": OVERLAP}
 LOG_PROBABILITIES = {"output_within": Bounds(high=0)}
-PROBABILITIES = {"output_within": Bounds(0, 1)}
 PIXELS = {"region": True}
 
+_PER_ITEM = {"reduction": "batchmean", "log_target": False}
 TORCH = {
     **_rows(
         Form("real", items=True),
@@ -158,18 +169,14 @@ TORCH = {
         "CrossEntropyLoss cross_entropy",
     ),
     **_rows(Form("index", items=True, counts=counted, facts=LOG_PROBABILITIES), "NLLLoss nll_loss"),
-    **_rows(Form("index", items=True), "MultiMarginLoss multi_margin_loss"),
+    **_rows(Form("index", adapt=class_list, items=True), "MultiMarginLoss multi_margin_loss"),
     **_rows(
-        Form("probabilities", {"reduction": "batchmean"}, adapt=as_rows, facts=LOG_PROBABILITIES),
+        Form("probabilities", _PER_ITEM, adapt=as_rows, facts=LOG_PROBABILITIES),
         "KLDivLoss kl_div",
     ),
     **_rows(
         Form("binary", adapt=floating, items=True),
         "BCEWithLogitsLoss binary_cross_entropy_with_logits",
-    ),
-    **_rows(
-        Form("binary", adapt=floating, items=True, facts=PROBABILITIES),
-        "BCELoss binary_cross_entropy",
     ),
     **_rows(Form("binary", adapt=signs, items=True), "SoftMarginLoss soft_margin_loss"),
     **_rows(
@@ -184,18 +191,19 @@ TORCHVISION = {
     ),
     "sigmoid_focal_loss": Form("binary", adapt=floating, items=True),
 }
+_CLASSES = {"mode": "multiclass", "from_logits": True}
+_TWO = {"mode": "binary", "from_logits": True}
 SMP = {
     **_rows(
-        Form("index", {"mode": "multiclass"}, facts=REGION),
+        Form("index", _CLASSES, adapt=class_image, facts=REGION),
         "DiceLoss JaccardLoss TverskyLoss LovaszLoss",
     ),
     **_rows(
-        Form("binary", {"mode": "binary"}, adapt=floating, facts=REGION),
+        Form("binary", _TWO, adapt=floating, facts=REGION),
         "DiceLoss/binary JaccardLoss/binary TverskyLoss/binary LovaszLoss/binary",
     ),
-    "FocalLoss": Form("index", {"mode": "multiclass"}),
-    "FocalLoss/binary": Form("binary", {"mode": "binary"}, adapt=floating),
-    "MCCLoss": Form("binary", adapt=floating, facts=PIXELS | PROBABILITIES),
+    "FocalLoss": Form("index", _CLASSES),
+    "FocalLoss/binary": Form("binary", _TWO, adapt=floating),
     "SoftBCEWithLogitsLoss": Form("binary", adapt=floating),
     "SoftCrossEntropyLoss": Form("index", {"dim": 1}, {"smooth_factor": 0.1}),
 }
@@ -205,21 +213,21 @@ _MIXED = "DiceCELoss DiceFocalLoss GeneralizedDiceFocalLoss"
 _MULTI = {"softmax": True, "sigmoid": False, "to_onehot_y": True}
 _YES_NO = {"softmax": False, "sigmoid": True, "to_onehot_y": False}
 MONAI = {
-    **_rows(Form("index", _MULTI, adapt=target_channel, facts=REGION), _OVERLAPS),
-    **_rows(Form("index", _MULTI, adapt=target_channel, facts=PIXELS), _MIXED),
+    **_rows(Form("index", _MULTI, adapt=class_channel, facts=REGION), _OVERLAPS),
+    **_rows(Form("index", _MULTI, adapt=class_channel, facts=PIXELS), _MIXED),
     **_rows(
-        Form("binary", _YES_NO, adapt=both_channel, facts=REGION),
+        Form("binary", _YES_NO, adapt=binary_channel, facts=REGION),
         " ".join(f"{name}/binary" for name in _OVERLAPS.split()),
     ),
     **_rows(
-        Form("binary", _YES_NO, adapt=both_channel, facts=PIXELS),
+        Form("binary", _YES_NO, adapt=binary_channel, facts=PIXELS),
         " ".join(f"{name}/binary" for name in _MIXED.split()),
     ),
     "FocalLoss": Form(
-        "index", {"use_softmax": True, "to_onehot_y": True}, adapt=target_channel, facts=PIXELS
+        "index", {"use_softmax": True, "to_onehot_y": True}, adapt=class_channel, facts=PIXELS
     ),
     "FocalLoss/binary": Form(
-        "binary", {"use_softmax": False, "to_onehot_y": False}, adapt=both_channel, facts=PIXELS
+        "binary", {"use_softmax": False, "to_onehot_y": False}, adapt=binary_channel, facts=PIXELS
     ),
     "BoxGIoULoss": Form("boxes"),
     "SSIMLoss": Form("fields", {"spatial_dims": 2}, facts=two_images(13)),
@@ -238,20 +246,19 @@ KORNIA = {
     ),
     "LovaszHingeLoss": Form("binary", adapt=binary_image, facts=PIXELS),
     "BinaryFocalLossWithLogits": Form(
-        "binary", {"reduction": "mean"}, filled={"alpha": 0.25}, adapt=both_channel, facts=PIXELS
+        "binary", {"reduction": "mean"}, filled={"alpha": 0.25}, adapt=binary_channel, facts=PIXELS
     ),
     **_rows(Form("real", items=True), "CharbonnierLoss CauchyLoss GemanMcclureLoss WelschLoss"),
     "SSIMLoss": Form("fields", filled={"window_size": 11}, facts=two_images(13)),
     "MS_SSIMLoss": Form("fields", facts=two_images(33)),
     "PSNRLoss": Form("fields", filled={"max_val": 1.0}, facts=two_images(13)),
 }
-_SIZES = {"num_classes": "classes", "embedding_size": "features"}
 PML = {
     **_rows(
         Form("labels"),
         """AngularLoss CircleLoss ContrastiveLoss FastAPLoss GeneralizedLiftedStructureLoss
         IntraPairVarianceLoss LiftedStructureLoss MultiSimilarityLoss NCALoss NPairsLoss NTXentLoss
-        SignalToNoiseRatioContrastiveLoss SmoothAPLoss SupConLoss TripletMarginLoss
+        SignalToNoiseRatioContrastiveLoss SupConLoss TripletMarginLoss
         TupletMarginLoss""",
     ),
     **_rows(
@@ -262,8 +269,10 @@ PML = {
 }
 _BY_LABEL = {"sum_classes": True}
 TIMM = {
-    **_rows(Form("index"), "LabelSmoothingCrossEntropy AsymmetricLossSingleLabel"),
-    "PolyCrossEntropy": Form("index", items=True),
+    **_rows(
+        Form("index", adapt=class_list), "LabelSmoothingCrossEntropy AsymmetricLossSingleLabel"
+    ),
+    "PolyCrossEntropy": Form("index", adapt=class_list, items=True),
     "SoftTargetCrossEntropy": Form("probabilities", adapt=as_rows),
     **_rows(
         Form("binary", adapt=floating, items=True), "BinaryCrossEntropy PolyBinaryCrossEntropy"

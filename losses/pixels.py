@@ -4,16 +4,16 @@ Notation is that of the losses of regions: p the probability of a class in an el
 there, one item at a time, with ignored elements left out. Targets are class indices, or masks.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.arguments import NonNegative, Share
+from losses.arguments import Bounds, NonNegative, Share
 from losses.core import Parts, loss
 from losses.regions import SIGMOID, SOFTMAX, counted, flat, mask_sums, tversky_error
-from losses.safe import ratio
+from losses.safe import power, ratio
 
 
 @loss("balanced_bce", target="binary", source="Xie & Tu 2015, arXiv:1504.06375", region=True)
@@ -63,6 +63,105 @@ def combo(
     cross_entropy = ratio(beta * inside + (1 - beta) * outside, elements)
     dice = tversky_error(sums, 0.5, 0.5, smooth / 2)
     return counted(alpha * cross_entropy + (1 - alpha) * dice, sums)
+
+
+Below1 = Annotated[float, Bounds(0, 1, high_open=True)]
+
+
+@loss(
+    "unified_focal",
+    target="binary",
+    source="Yeung et al. 2022, arXiv:2102.04525 (symmetric)",
+    region=True,
+)
+def unified_focal(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    kept: Tensor | None,
+    share: Share = 0.5,
+    delta: Share = 0.6,
+    gamma: Below1 = 0.5,
+    smooth: NonNegative = 1.0,
+) -> Parts:
+    r"""Focal loss and focal Tversky loss of a mask and of its background,
+    :math:`\frac{\lambda}{L} \sum w (1 - p_t)^\gamma (-\log p_t) + \frac{1 - \lambda}{2}
+    (T_1^{1 - \gamma} + T_0^{1 - \gamma})`.
+
+    Here w is delta in the mask and 1 - delta outside it, and T is one minus the Tversky index of
+    the mask (1) or of the background (0) with delta for what is missed of it. One strength serves
+    both parts: it turns easy elements down and poor regions up. One value per item [N, 1].
+
+    Args:
+        logits: log-odds, float [N, ...].
+        target: 0, 1 or between, [N, ...].
+        share: lambda, of the focal loss.
+        delta: weight of the mask in it, and of what is missed in T; above 1/2 for rare masks.
+        gamma: focusing strength; at 0 they are cross-entropy and Tversky loss.
+        smooth: s of the Tversky index, in elements.
+    """
+    focal, mask, background, counts = _unified(logits, target, kept, delta, (gamma, gamma), smooth)
+    regions = (power(mask, 1 - gamma) + power(background, 1 - gamma)) / 2
+    return Parts((share * focal + (1 - share) * regions) * counts, counts)
+
+
+@loss(
+    "asymmetric_unified_focal",
+    target="binary",
+    source="Yeung et al. 2022, arXiv:2102.04525 (asymmetric)",
+    region=True,
+)
+def asymmetric_unified_focal(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    kept: Tensor | None,
+    share: Share = 0.5,
+    delta: Share = 0.6,
+    gamma: Below1 = 0.5,
+    smooth: NonNegative = 1.0,
+) -> Parts:
+    r"""The same, focusing where a rare mask gains by it,
+    :math:`\frac{\lambda}{L} \sum w (1 - p_t)^{\gamma (1 - y)} (-\log p_t)
+    + \frac{1 - \lambda}{2} (T_1^{1 - \gamma} + T_0)`.
+
+    As :func:`unified_focal`, but only easy background is turned down, and only a poor mask up.
+
+    Args:
+        logits: log-odds, float [N, ...].
+        target: 0, 1 or between, [N, ...].
+        share: lambda, of the focal loss.
+        delta: weight of the mask in it, and of what is missed in T; above 1/2 for rare masks.
+        gamma: focusing strength; at 0 they are cross-entropy and Tversky loss.
+        smooth: s of the Tversky index, in elements.
+    """
+    focal, mask, background, counts = _unified(logits, target, kept, delta, (0, gamma), smooth)
+    regions = (power(mask, 1 - gamma) + background) / 2
+    return Parts((share * focal + (1 - share) * regions) * counts, counts)
+
+
+def _unified(
+    logits: Tensor,
+    target: Tensor,
+    kept: Tensor | None,
+    delta: float,
+    gammas: tuple[float, float],
+    smooth: float,
+) -> tuple[Tensor, ...]:
+    """Mean focal loss, Tversky losses of mask and background, and whether an item counts [N, 1]."""
+    x, y = flat(logits, 1), flat(target, 1)
+    weight = torch.ones_like(y) if kept is None else flat(kept, 1).to(y.dtype)
+    log_p, log_q, p = F.logsigmoid(x), F.logsigmoid(-x), x.sigmoid()
+    inside = delta * y * torch.exp(gammas[0] * log_q) * -log_p
+    outside = (1 - delta) * (1 - y) * torch.exp(gammas[1] * log_p) * -log_q
+    rows = (inside + outside, p * y, (1 - p) * (1 - y), (1 - p) * y, p * (1 - y), weight)
+    focal, found, clear, missed, invented, elements = (
+        (row * weight).sum(1, keepdim=True) for row in rows
+    )
+    errors = (delta * missed + (1 - delta) * invented, delta * invented + (1 - delta) * missed)
+    mask = ratio(errors[0], found + errors[0] + smooth)
+    background = ratio(errors[1], clear + errors[1] + smooth)
+    return ratio(focal, elements), mask, background, (elements > 0).to(y.dtype)
 
 
 def _bce_sums(logits: Tensor, target: Tensor, kept: Tensor | None) -> tuple[Tensor, ...]:

@@ -3,7 +3,8 @@
 The class vectors are parameters of the loss. `losses.build("arcface", classes=10, features=64)`
 makes a module that holds them, to be given to the optimiser beside the model's; the function takes
 them as an argument after the labels. In the formulas c is the cosine between an embedding and the
-vector of a class, t the true class, and theta the angle of the true one. Lengths do not matter.
+vector of a class, t the true class, and theta the angle of the true one. Lengths do not matter but
+in :func:`losses.linear_softmax`.
 """
 
 import math
@@ -27,6 +28,35 @@ def class_vectors(
 ) -> Tensor:
     """A random direction of length 1 for each class, [C, D]."""
     return unit(torch.randn(classes, features, generator=generator))
+
+
+def class_biases(*, classes: Classes, generator: torch.Generator | None) -> Tensor:
+    """A 0 for each class, [C]."""
+    del generator  # the same for everybody
+    return torch.zeros(classes)
+
+
+@loss(
+    "linear_softmax",
+    target="labels",
+    source="Cox 1958, The regression analysis of binary sequences; for embeddings Zhai & Wu 2018",
+    own={"weight": class_vectors, "bias": class_biases},
+)
+def linear_softmax(embedding: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    r"""Cross-entropy through a linear classifier, :math:`-\log \frac{e^{w_t \cdot x + b_t}}
+    {\sum_j e^{w_j \cdot x + b_j}}`.
+
+    The last layer of a classifier, held by the loss: what it is given are a classifier's features,
+    the baseline that losses of embeddings are held against. Unlike in the others here lengths do
+    matter.
+
+    Args:
+        embedding: x, float [N, D].
+        target: class indices, int [N].
+        weight: class vectors w, float [C, D].
+        bias: b, float [C].
+    """
+    return _cross_entropy(embedding @ weight.mT + bias, target)
 
 
 @loss(

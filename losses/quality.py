@@ -11,11 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losses import derivatives
 from losses.arguments import Bounds, NonNegative
 from losses.core import loss
 
 
-@loss("quality_focal", target="binary", source="Li et al. 2020, arXiv:2006.04388")
+@loss(
+    "quality_focal",
+    target="binary",
+    source="Li et al. 2020, arXiv:2006.04388",
+    derivative=derivatives.quality_focal,
+)
 def quality_focal(
     logits: Tensor, target: Tensor, *, beta: Annotated[float, Bounds(1)] = 2.0
 ) -> Tensor:
@@ -34,7 +40,12 @@ def quality_focal(
     return (target - torch.sigmoid(logits)).abs() ** beta * values
 
 
-@loss("varifocal", target="binary", source="Zhang et al. 2020, arXiv:2008.13367")
+@loss(
+    "varifocal",
+    target="binary",
+    source="Zhang et al. 2020, arXiv:2008.13367",
+    derivative=derivatives.varifocal,
+)
 def varifocal(
     logits: Tensor, target: Tensor, *, alpha: NonNegative = 0.75, gamma: NonNegative = 2.0
 ) -> Tensor:

@@ -1,16 +1,20 @@
 """What the losses of regions share: one pass of sums per item and class, and who counts."""
 
-from typing import Literal, NamedTuple
+import itertools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from losses import fused
 from losses.core import Parts
 from losses.safe import ratio
 
 Absent = Literal["smooth", "skip", "one"]
 """What a class costs that an item lacks, see :mod:`losses.segmentation`."""
 RUN = 128  # longest row of additions: float32 loses digits, and a GPU time, in long ones
+PIECES = 4  # times those of losses.fused: here fewer buffers are in use
 SOFTMAX = "the gradient runs through the softmax, which is flat where it is sure"
 SIGMOID = "the gradient runs through the sigmoid, which is flat where it is sure"
 
@@ -41,15 +45,8 @@ def class_sums(
         squared: whether `predicted` is the sum of squares.
         include_background: whether class 0 is among the K classes.
     """
-    p, index = flat(logits.softmax(1), 2), flat(target, 1)  # [N, C, L], [N, L]
-    p_true, ones = p.gather(1, index.unsqueeze(1)).squeeze(1), torch.ones_like(p[:, 0])
-    if kept is not None:
-        weight = flat(kept, 1).to(p.dtype)
-        p, p_true, ones = p * weight.unsqueeze(1), p_true * weight, weight
-    both, true = (_by_class(numbers, index, p.shape[1]) for numbers in (p_true, ones))
+    both, predicted, true, elements = _sums(_CLASSES, flat(logits, 2), target, kept, squared)
     first = 0 if include_background else 1
-    predicted = (p.square() if squared else p).sum(-1)
-    elements = true.sum(1, keepdim=True)
     return Sums(both[:, first:], predicted[:, first:], true[:, first:], elements)
 
 
@@ -57,14 +54,7 @@ def mask_sums(
     logits: Tensor, target: Tensor, kept: Tensor | None, *, squared: bool = False
 ) -> Sums:
     """The same for one mask per item: logits, target and kept [N, ...]."""
-    p, y = flat(logits.sigmoid(), 1), flat(target, 1)
-    elements = p.new_full((len(p), 1), p.shape[1])
-    if kept is not None:  # the target is 0 where it does not count
-        weight = flat(kept, 1).to(p.dtype)
-        p, elements = p * weight, weight.sum(1, keepdim=True)
-    rows = (p * y, p.square() if squared else p, y.square() if squared else y)
-    both, predicted, true = (row.sum(1, keepdim=True) for row in rows)
-    return Sums(both, predicted, true, elements)
+    return _sums(_MASK, flat(logits, 1).unsqueeze(1), target, kept, squared)
 
 
 def flat(tensor: Tensor, axis: int) -> Tensor:
@@ -72,13 +62,137 @@ def flat(tensor: Tensor, axis: int) -> Tensor:
     return tensor.flatten(axis) if tensor.ndim > axis else tensor.unsqueeze(axis)
 
 
-def _by_class(numbers: Tensor, index: Tensor, classes: int) -> Tensor:
-    """Sum of each item's numbers [N, L] by class index [N, L]: [N, C]."""
+class _Kind(NamedTuple):
+    """What differs between classes and a mask; p and logits are [N, C, L], the target y [N, L]."""
+
+    activation: Callable[[Tensor], Tensor]
+    sums: Callable[[Tensor, Tensor, Tensor | None, bool], Sums]  # of p, y, kept, squared
+    back_: Callable[..., None]  # p becomes the gradient of the logits
+
+
+def _sums(kind: _Kind, logits: Tensor, target: Tensor, kept: Tensor | None, squared: bool) -> Sums:
+    """By hand where that may be: piece by piece, with one buffer of the size of the logits."""
+    target, kept = flat(target, 1), None if kept is None else flat(kept, 1)
+    if logits.numel() and fused.by_hand(logits, target, kept):
+        return Sums(*_ByHand.apply(kind, logits, target, kept, squared))
+    return kind.sums(_probabilities(kind, logits, kept), target, kept, squared)
+
+
+def _probabilities(kind: _Kind, logits: Tensor, kept: Tensor | None) -> Tensor:
+    """[N, C, L], 0 where an element does not count."""
+    p = kind.activation(logits)
+    return p if kept is None else p * kept.unsqueeze(1)
+
+
+def _of_classes(p: Tensor, index: Tensor, kept: Tensor | None, squared: bool) -> Sums:
+    p_true = p.gather(1, index.unsqueeze(1)).squeeze(1)
+    ones = torch.ones_like(p_true) if kept is None else kept.to(p.dtype)
+    both, true = _by_class(index, p.shape[1], p_true, ones)
+    return Sums(both, (p.square() if squared else p).sum(-1), true, true.sum(1, keepdim=True))
+
+
+def _by_class(index: Tensor, classes: int, *numbers: Tensor) -> list[Tensor]:
+    """Sums of each item's numbers [N, L] by class index [N, L]: [N, C]."""
     items, length = index.shape
     lanes = -(-length // RUN) or 1  # partial sums of each class
-    bins = index * lanes + torch.arange(length, device=index.device) % lanes
-    sums = numbers.new_zeros(items, classes * lanes).scatter_add(1, bins, numbers)
-    return sums.view(items, classes, lanes).sum(-1)
+    bins = index * lanes + torch.arange(lanes, device=index.device).repeat(RUN)[:length]
+    empty = numbers[0].new_zeros(items, classes * lanes)
+    sums = (empty.scatter_add(1, bins, row) for row in numbers)
+    return [rows.view(items, classes, lanes).sum(-1) for rows in sums]
+
+
+def _of_mask(p: Tensor, y: Tensor, kept: Tensor | None, squared: bool) -> Sums:
+    p = p.squeeze(1)
+    rows = (p * y, p.square() if squared else p, y.square() if squared else y)
+    both, predicted, true = (row.sum(1, keepdim=True) for row in rows)  # y is 0 if it is not kept
+    elements = torch.full_like(true, y.shape[1]) if kept is None else kept.sum(1, keepdim=True)
+    return Sums(both, predicted, true, elements.to(p.dtype))
+
+
+def _back_to_classes_(
+    p: Tensor, index: Tensor, squared: bool, by_both: Tensor, by_predicted: Tensor
+) -> None:
+    r"""With the slope :math:`g_c` by each p, :math:`p_c (g_c - \sum_k p_k g_k)`."""
+    at, slope = index.unsqueeze(1), by_predicted.unsqueeze(-1)
+    if squared:
+        slope = 2 * slope * p
+    of_true = p.gather(1, at).mul_(by_both.gather(1, index).unsqueeze(1))
+    mean = (p * slope).sum(1, keepdim=True).add_(of_true)
+    p.mul_(slope - mean).scatter_add_(1, at, of_true)
+
+
+def _back_to_mask_(
+    p: Tensor, y: Tensor, squared: bool, by_both: Tensor, by_predicted: Tensor
+) -> None:
+    r"""With the slope g by each p, :math:`p (1 - p) g`."""
+    slope = by_predicted.unsqueeze(-1)
+    if squared:
+        slope = 2 * slope * p
+    slope = (y.unsqueeze(1) * by_both.unsqueeze(-1)).add_(slope)
+    p.mul_(slope.mul_(1 - p))
+
+
+_CLASSES = _Kind(lambda x: x.softmax(1), _of_classes, _back_to_classes_)
+_MASK = _Kind(torch.sigmoid, _of_mask, _back_to_mask_)
+
+
+class _ByHand(torch.autograd.Function):
+    """Sums and, in the place of the probabilities, the gradient of the logits [N, C, L]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, kind: _Kind, logits: Tensor, y: Tensor, kept: Tensor | None, squared: bool
+    ) -> tuple[Tensor, ...]:
+        ctx.kind, ctx.squared = kind, squared
+        ctx.save_for_backward(logits, y, kept)
+        ctx.p, sums = _evaluate(kind, logits, y, kept, squared)
+        ctx.mark_non_differentiable(sums.true, sums.elements)
+        return sums
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        kind, (logits, y, kept) = ctx.kind, ctx.saved_tensors
+        again = torch.is_grad_enabled()  # somebody will differentiate the gradient
+        if again or torch._C._functorch.is_legacy_batchedtensor(slopes[0]):
+            with torch.enable_grad():
+                sums = kind.sums(_probabilities(kind, logits, kept), y, kept, ctx.squared)
+            (gradient,) = torch.autograd.grad(sums[:2], logits, slopes[:2], create_graph=again)
+            return None, gradient, None, None, None
+        p, ctx.p = ctx.p, None
+        if p is None:  # the graph was retained, and the buffer given away
+            p, _ = _evaluate(kind, logits, y, kept, ctx.squared)
+        groups, runs = _pieces(p)
+        for items, part in itertools.product(groups, runs):
+            into, target = p[items, :, part], y[items, part]
+            kind.back_(into, target, ctx.squared, slopes[0][items], slopes[1][items])
+        return None, p, None, None, None
+
+
+def _evaluate(
+    kind: _Kind, logits: Tensor, y: Tensor, kept: Tensor | None, squared: bool
+) -> tuple[Tensor, Sums]:
+    """Probabilities [N, C, L] in one buffer, and the sums."""
+    p = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    groups, runs = _pieces(p)
+    rows = []
+    for items in groups:
+        sums = []
+        for part in runs:
+            mask = None if kept is None else kept[items, part]
+            piece = _probabilities(kind, logits[items, :, part], mask)
+            p[items, :, part] = piece
+            sums.append(kind.sums(piece, y[items, part], mask, squared))
+        rows.append([torch.stack(pieces).sum(0) for pieces in zip(*sums, strict=True)])
+    return p, Sums(*(torch.cat(groups) for groups in zip(*rows, strict=True)))
+
+
+def _pieces(p: Tensor) -> tuple[list[slice], list[slice]]:
+    """Groups of items and runs of elements, of which any two fit the cache."""
+    items, classes, length = p.shape
+    most = PIECES * fused.PIECE.get(p.device.type, fused.WHOLE)
+    few, short = max(1, most // (classes * length)), max(1, most // classes)
+    groups = [slice(i, i + few) for i in range(0, items, few)]
+    return groups, [slice(i, i + short) for i in range(0, length, short)]
 
 
 def tversky_error(sums: Sums, fp_weight: float, fn_weight: float, smooth: float) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losses import derivatives
 from losses.arguments import Bounds, NonNegative, Positive, Share
 from losses.core import loss
 
@@ -35,7 +36,12 @@ def mse(prediction: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(prediction, target, reduction="none")
 
 
-@loss("mae", target="real", source="Laplace 1774, Probabilité des causes par les événements")
+@loss(
+    "mae",
+    target="real",
+    source="Laplace 1774, Probabilité des causes par les événements",
+    derivative=derivatives.mae,
+)
 def mae(prediction: Tensor, target: Tensor) -> Tensor:
     r"""Absolute error: :math:`|f - y|`, with subgradient 0 at 0; its optimum is the median.
 
@@ -46,7 +52,12 @@ def mae(prediction: Tensor, target: Tensor) -> Tensor:
     return F.l1_loss(prediction, target, reduction="none")
 
 
-@loss("rmse", target="real", source="Hyndman & Koehler 2006, section 2.1", finish=_root)
+@loss(
+    "rmse",
+    target="real",
+    source="Hyndman & Koehler 2006, section 2.1",
+    finish=_root,
+)
 def rmse(prediction: Tensor, target: Tensor) -> Tensor:
     r"""Root of the mean squared error: :math:`\sqrt{\frac1n \sum_i (f_i - y_i)^2}`.
 
@@ -94,7 +105,11 @@ def _log1p(x: Tensor, floor: float) -> Tensor:
     return torch.log1p(inside) + (x - inside) / (1 + floor)
 
 
-@loss("huber", target="real", source="Huber 1964, Robust estimation of a location parameter")
+@loss(
+    "huber",
+    target="real",
+    source="Huber 1964, Robust estimation of a location parameter",
+)
 def huber(prediction: Tensor, target: Tensor, *, delta: Positive = 1.0) -> Tensor:
     r"""Squared near 0, absolute far out:
     :math:`\frac12 r^2 \text{ if } |r| \le \delta \text{ else } \delta(|r| - \frac12\delta)`.
@@ -107,7 +122,11 @@ def huber(prediction: Tensor, target: Tensor, *, delta: Positive = 1.0) -> Tenso
     return F.huber_loss(prediction, target, reduction="none", delta=delta)
 
 
-@loss("smooth_l1", target="real", source="Girshick 2015, arXiv:1504.08083, eq. 3")
+@loss(
+    "smooth_l1",
+    target="real",
+    source="Girshick 2015, arXiv:1504.08083, eq. 3",
+)
 def smooth_l1(prediction: Tensor, target: Tensor, *, beta: NonNegative = 1.0) -> Tensor:
     r"""Huber loss over its threshold, so that the slope far out is 1:
     :math:`\frac{r^2}{2\beta} \text{ if } |r| < \beta \text{ else } |r| - \frac12\beta`.
@@ -120,7 +139,12 @@ def smooth_l1(prediction: Tensor, target: Tensor, *, beta: NonNegative = 1.0) ->
     return F.smooth_l1_loss(prediction, target, reduction="none", beta=beta)
 
 
-@loss("log_cosh", target="real", source="Green 1990, IEEE Trans. Med. Imaging 9(1)")
+@loss(
+    "log_cosh",
+    target="real",
+    source="Green 1990, IEEE Trans. Med. Imaging 9(1)",
+    derivative=derivatives.log_cosh,
+)
 def log_cosh(prediction: Tensor, target: Tensor) -> Tensor:
     r"""Half the square near 0, absolute far out, smooth: :math:`\log \cosh r`.
 
@@ -133,7 +157,12 @@ def log_cosh(prediction: Tensor, target: Tensor) -> Tensor:
     return size + torch.log1p(torch.expm1(-2 * size) / 2)
 
 
-@loss("pseudo_huber", target="real", source="Hartley & Zisserman 2004, appendix 6.8")
+@loss(
+    "pseudo_huber",
+    target="real",
+    source="Hartley & Zisserman 2004, appendix 6.8",
+    derivative=derivatives.pseudo_huber,
+)
 def pseudo_huber(prediction: Tensor, target: Tensor, *, delta: Positive = 1.0) -> Tensor:
     r"""Smooth stand-in for Huber: :math:`\delta^2 \left(\sqrt{1 + (r/\delta)^2} - 1\right)`.
 
@@ -150,7 +179,12 @@ def pseudo_huber(prediction: Tensor, target: Tensor, *, delta: Positive = 1.0) -
     return residual.square() / (1 + torch.sqrt(1 + (residual / delta).square()))
 
 
-@loss("quantile", target="real", source="Koenker & Bassett 1978, Regression quantiles")
+@loss(
+    "quantile",
+    target="real",
+    source="Koenker & Bassett 1978, Regression quantiles",
+    derivative=derivatives.quantile,
+)
 def quantile(prediction: Tensor, target: Tensor, *, q: Inside = 0.5) -> Tensor:
     r"""Pinball loss: :math:`q\,(y - f)_+ + (1 - q)\,(f - y)_+`; its optimum is the q-quantile.
 
@@ -169,6 +203,7 @@ def quantile(prediction: Tensor, target: Tensor, *, q: Inside = 0.5) -> Tensor:
     "poisson_nll",
     target="real",
     source="Nelder & Wedderburn 1972, Generalized linear models",
+    derivative=derivatives.poisson_nll,
     within=Bounds(0),
     point=torch.exp,
     minimum=None,
@@ -248,10 +283,20 @@ def beta_nll(heads: Tensor, target: Tensor, *, beta: Share = 0.5, floor: Positiv
     return torch.exp(beta * log_v.detach()) * values
 
 
+def _tweedie_derivative(
+    log_mean: Tensor, target: Tensor, *, power: float = 1.5
+) -> tuple[Tensor, Tensor]:
+    r"""It is :math:`2 \mu^{1-p} (\mu - y)`."""
+    values = _tweedie(log_mean, target, power)
+    slope = log_mean.exp().sub_(target)
+    return values, slope.mul_((log_mean * (1 - power)).exp_()).mul_(2)
+
+
 @loss(
     "tweedie",
     target="real",
     source="Jørgensen 1987, Exponential dispersion models",
+    derivative=_tweedie_derivative,
     within=Bounds(0),
     point=torch.exp,
     unbounded="the mean is the exponential of the output",
@@ -278,8 +323,12 @@ def tweedie(
     Raises:
         ValueError: a negative target.
     """
+    return _tweedie(log_mean, target, power)
+
+
+def _tweedie(log_mean: Tensor, target: Tensor, power: float) -> Tensor:
     log_y = target.log()  # -inf at 0
-    finite = torch.where(target > 0, log_y, 0)
+    finite = log_y.clamp(min=math.log(torch.finfo(log_y.dtype).tiny))
     # Differences of expm1: at p near 1 or 2 the terms of the formula grow without end.
     one, two = 1 - power, 2 - power
     levels = (torch.expm1(two * log_mean) - torch.expm1(two * log_y)) / two

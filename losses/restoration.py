@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from losses.arguments import Bounds, Count, Positive
-from losses.core import Reduction, loss
+from losses.calls import Reduction
+from losses.core import loss
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of Wang et al. 2003, fine to coarse
 K1, K2 = 0.01, 0.03  # of Wang et al. 2004
@@ -33,11 +34,21 @@ def _images(height: int, width: int) -> Callable[[torch.Generator], tuple[Tensor
     return make
 
 
+def _charbonnier_derivative(
+    prediction: Tensor, target: Tensor, *, eps: Positive = 1e-3
+) -> tuple[Tensor, Tensor]:
+    r"""With the residual r, :math:`r / \sqrt{r^2 + \epsilon^2}`."""
+    residual = prediction - target
+    values = torch.hypot(residual, residual.new_full((), eps))
+    return values, residual.div_(values)
+
+
 @loss(
     "charbonnier",
     target="real",
     source="Charbonnier et al. 1994, Two deterministic half-quadratic regularization algorithms",
     minimum=None,
+    derivative=_charbonnier_derivative,
 )
 def charbonnier(prediction: Tensor, target: Tensor, *, eps: Positive = 1e-3) -> Tensor:
     r"""Smooth absolute error, :math:`\sqrt{(x - y)^2 + \epsilon^2}`.

@@ -1,17 +1,16 @@
-"""Losses of sequences and large vocabularies; tokens one by one want :func:`cross_entropy`.
+"""Losses of sequences; tokens one by one want :func:`cross_entropy`.
 
 For next-token prediction put the vocabulary on axis 1, [N, V, T], mark padding with `ignore_index`,
 and let :func:`perplexity` divide the sum over all tokens by their number, once.
 """
 
-import math
 from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.arguments import Bounds, Count
+from losses.arguments import Bounds
 from losses.core import loss
 
 Index = Annotated[int, Bounds(0)]
@@ -100,53 +99,3 @@ def perplexity(total: Tensor, count: Tensor) -> Tensor:
     Source: Jelinek et al. 1977, Perplexity, a measure of the difficulty of speech recognition tasks
     """
     return torch.exp(total / torch.where(count == 0, 1, count))
-
-
-def tree_nodes(
-    *,
-    classes: Annotated[int, Bounds(2)],
-    features: Count,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """A random vector of length about 1 for each inner node of a binary tree, [C - 1, D]."""
-    return torch.randn(classes - 1, features, generator=generator) / math.sqrt(features)
-
-
-def _hidden(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """7 items with 5 features in 4 classes."""
-    hidden = torch.randn(7, 5, generator=generator, dtype=torch.float64)
-    return hidden, torch.randint(4, (7,), generator=generator)
-
-
-@loss(
-    "hierarchical_softmax",
-    target="fields",
-    fields={"hidden": "float N D", "nodes": "float B D", "target": "int<=B N"},
-    example=_hidden,
-    own={"nodes": tree_nodes},
-    source="Morin & Bengio 2005, Hierarchical probabilistic neural network language model",
-)
-def hierarchical_softmax(hidden: Tensor, target: Tensor, nodes: Tensor) -> Tensor:
-    r"""Negative log-likelihood of the way down a binary tree,
-    :math:`-\sum_{b \in \mathrm{path}(t)} \log \sigma(\pm h \cdot v_b)`.
-
-    For very many classes: it looks at about log2 C of them, and the probabilities of all classes
-    still sum to 1. The inner nodes' vectors are the loss's own; every branch to the right has the
-    sign +. The tree is balanced over the order of the classes, whose neighbours share branches: put
-    like next to like. (Word2vec's Huffman tree is another choice of tree.)
-
-    Args:
-        hidden: h, features of an item, float [N, D].
-        target: class indices, int [N].
-        nodes: v, a vector for each inner node, float [C - 1, D], the root first.
-    """
-    # As in a heap: node b has the children 2 b and 2 b + 1, and class t is the leaf C + t.
-    classes = nodes.shape[0] + 1
-    depth = (2 * classes - 1).bit_length() - 1
-    steps = torch.arange(depth, device=target.device)
-    children = (target + classes).unsqueeze(1) >> steps  # [N, depth], the leaf first
-    parents = children >> 1
-    path = nodes[(parents - 1).clamp(min=0)]  # [N, depth, D]
-    scores = (path * hidden.unsqueeze(1)).sum(2)
-    signs = 2 * (children & 1) - 1
-    return torch.where(parents > 0, F.softplus(-signs * scores), 0).sum(1)

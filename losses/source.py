@@ -11,6 +11,7 @@ from typing import Any
 
 from losses.core import REGISTRY
 from losses.penalty import PENALTIES
+from losses.projection import PROJECTIONS
 
 DESCRIBING = ("source", "minimum", "saturating", "unbounded", "detached", "nonmonotone")
 """Declarations that describe what is computed and do not change it."""
@@ -18,8 +19,15 @@ DESCRIBING = ("source", "minimum", "saturating", "unbounded", "detached", "nonmo
 
 @functools.cache
 def source_hash(name: str) -> str:
-    """Sha256 of the code of a registered loss or penalty and of every helper of ours it calls."""
-    entry = REGISTRY.get(name) or PENALTIES[name]
+    """Sha256 of the code of a loss, penalty or projection and of every helper of ours it calls.
+
+    Of another library's loss, of its own code and the library's version.
+    """
+    if "/" in name and name not in REGISTRY:
+        from losses import peers  # which needs this module
+
+        return peers.source_hash(name)
+    entry = REGISTRY.get(name) or PENALTIES.get(name) or PROJECTIONS[name]
     finish = getattr(entry, "finish", None)
     roots = [entry.function, *getattr(entry, "own", {}).values()]
     roots += [finish] if inspect.isfunction(finish) else []
@@ -57,7 +65,7 @@ def _collect(key: str, value: Any, homes: set[str], seen: dict[str, str]) -> Non
         if function.__name__ != "<lambda>":
             key = f"{function.__module__}.{function.__qualname__}"
         if key not in seen:
-            seen[key] = _code(function)
+            seen[key] = text_of(function)
             for called in sorted(_names(function.__code__)):
                 used = function.__globals__.get(called)
                 _collect(f"{function.__module__}.{called}", used, homes, seen)
@@ -68,7 +76,8 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*nested)
 
 
-def _code(function: Callable[..., Any]) -> str:
+def text_of(function: Callable[..., Any]) -> str:
+    """The code of a function or class without comments, docstrings of functions, and layout."""
     source = textwrap.dedent(inspect.getsource(function))
     try:
         tree = ast.parse(source)

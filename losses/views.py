@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from losses.arguments import NonNegative, Positive
 from losses.core import Parts, loss
 from losses.embedding import unit
-from losses.metric import among_others
+from losses.products import log_sums
 
 VIEWS = {"first": "float N D", "second": "float N D"}
 HIGHEST = math.log(100)
@@ -46,9 +46,9 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: Positive = 0.1) -> Te
         second: embeddings of the other view, float [N, D].
         temperature: :math:`\tau`; smaller ones look at the hardest items only.
     """
-    views, items = unit(torch.cat([first, second])), len(first)
-    log_p = among_others((views / temperature) @ views.mT)
-    return -(log_p.diagonal(items) + log_p.diagonal(-items)) / 2
+    views, items = unit(torch.cat([first, second])) / math.sqrt(temperature), len(first)
+    rows, _ = log_sums(views)
+    return (rows[:items] + rows[items:]) / 2 - (views[:items] * views[items:]).sum(1)
 
 
 @loss(
@@ -109,9 +109,9 @@ def learned_clip(first: Tensor, second: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def _clip(first: Tensor, second: Tensor, scale: Tensor | float) -> Tensor:
-    scores = (unit(first) * scale) @ unit(second).mT
-    rows, columns = F.log_softmax(scores, 1), F.log_softmax(scores, 0)
-    return -(rows.diagonal() + columns.diagonal()) / 2
+    u, v = unit(first) * scale, unit(second)
+    rows, columns = log_sums(u, v)
+    return (rows + columns) / 2 - (u * v).sum(1)
 
 
 def _siglip_log_scale(*, generator: torch.Generator | None) -> Tensor:

@@ -63,11 +63,12 @@ class Data:
             `target * sd + mean` has the original units. None for classes, and where targets were
             not standardised.
         fingerprints: sha256 of `data` (the source, before anything was drawn) and of `split` (the
-            row numbers of the three parts, and which training targets were corrupted).
+            row numbers of the three parts, and which training targets were corrupted); of
+            `composed` items too, where a data set composes them itself.
         class_counts: training items per class (2 if binary), or with each label, after the
-            corruption; int64, None for regression.
+            corruption; of maps, pixels per class. int64, None for regression.
         rows: row numbers in the source per part (`train`, `val`, `test`), int64 [N], or [N, M]
-            where an item is composed of M source rows.
+            where an item is composed of up to M source rows, the rest being -1.
     """
 
     kind: Kind
@@ -88,13 +89,15 @@ class Raw:
 
     Attributes:
         inputs: float [N, ...].
-        target: int64 [N] or [N, L], or float [N] or [N, K]; see :class:`Data`.
+        target: int64 [N], [N, L] or [N, H, W], or float [N] or [N, K]; see :class:`Data`.
         target_names: as in :class:`Data`.
         fingerprint: sha256 of the source.
         standardise: z-score each input column by the training part; off where inputs have a scale
             of their own, such as pixels.
         split: a split the data set makes itself; None draws one at random.
         rows: source rows of each item, int64 [N, M]; None where items are the rows.
+        composed: sha256 of items that the data set composed from the source.
+        unseen: the parts share no class, and those that train are numbered first.
     """
 
     inputs: Array
@@ -104,6 +107,8 @@ class Raw:
     standardise: bool = True
     split: Split | None = None
     rows: Array | None = None
+    composed: str | None = None
+    unseen: bool = False
 
 
 @dataclass(frozen=True)

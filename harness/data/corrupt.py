@@ -107,9 +107,16 @@ def numbers(
     return np.arange(len(target)), shifted
 
 
+def maps(target: Array, _: np.random.Generator) -> tuple[Array, Array]:
+    """Nothing is done to maps int64 [N, H, W]."""
+    return np.arange(len(target)), target
+
+
 BY_KIND: dict[str, Callable[..., tuple[Array, Array]]] = {
     "binary": classes,
     "multiclass": classes,
     "multilabel": labels,
     "regression": numbers,
+    "mask": maps,
+    "semantic": maps,
 }

@@ -16,6 +16,9 @@ from harness.data.base import Data, Kind, Part, Raw, get
 from harness.data.scale import in_units, standardised, z_scored
 from harness.data.split import Array, Split, cut, generator, random_split
 from losses.arguments import Parameter, check_arguments, parameters_of
+from losses.inputs import IGNORE_INDEX
+
+MAPS = ("mask", "semantic")
 
 
 def load(name: str, *, split_seed: int, corrupt_seed: int, **given: Any) -> Data:
@@ -62,9 +65,11 @@ def _divided(
 def _split(kind: Kind, raw: Raw, seed: int, size: dict[str, Any]) -> Split:
     """Row numbers of the parts, the training part cut to size and with all classes in it."""
     classes = raw.target if kind in ("binary", "multiclass") else None
+    if kind in MAPS:
+        check_maps(raw.target, raw.inputs, len(raw.target_names))
     split = raw.split or random_split(len(raw.target), classes, generator(seed, "split"))
     train = cut(split[0], classes, **size)
-    if classes is not None:
+    if classes is not None and not raw.unseen:
         there = np.bincount(classes[train], minlength=len(raw.target_names))
         for missing in np.flatnonzero(there == 0)[:1]:
             raise ValueError(
@@ -104,10 +109,11 @@ def _assembled(
         train=part(train, corrupted),
         val=part(val, target[val]),
         test=part(test, target[test]),
-        outputs=1 if kind == "binary" else len(raw.target_names),
+        outputs=1 if kind in ("binary", "mask") else len(raw.target_names),
         target_names=raw.target_names,
         scale=scale,
-        fingerprints={"data": raw.fingerprint, "split": digest(*rows, changed)},
+        fingerprints={"data": raw.fingerprint, "split": digest(*rows, changed)}
+        | ({"composed": raw.composed} if raw.composed else {}),
         class_counts=_counts(kind, corrupted, len(raw.target_names)),
         rows={k: torch.from_numpy(r) for k, r in zip(("train", "val", "test"), rows, strict=True)},
     )
@@ -116,8 +122,28 @@ def _assembled(
 def _counts(kind: Kind, target: Array, number: int) -> Tensor | None:
     if kind == "regression":
         return None
-    counts = target.sum(0) if kind == "multilabel" else np.bincount(target, minlength=number)
+    asked = target[target != IGNORE_INDEX] if kind in MAPS else target
+    counts = target.sum(0) if kind == "multilabel" else np.bincount(asked, minlength=number)
     return torch.from_numpy(counts.astype(np.int64))
+
+
+def check_maps(target: Array, inputs: Array, classes: int) -> None:
+    """Raise ValueError unless each image [N, C, H, W] has a map [N, H, W] of known classes.
+
+    A map without foreground, or with nothing that is asked, is an item like others.
+    """
+    if inputs.ndim != 4 or target.shape != (len(inputs), *inputs.shape[2:]):
+        raise ValueError(
+            f"maps must have the size of their images, got maps {list(target.shape)} "
+            f"and images {list(inputs.shape)}"
+        )
+    wrong = (target != IGNORE_INDEX) & ((target < 0) | (target >= classes))
+    for item, row, column in np.argwhere(wrong)[:1]:
+        raise ValueError(
+            f"item {item}, row {row}, column {column}: class {target[item, row, column]} must be "
+            f"below {classes}, or {IGNORE_INDEX} where nothing is asked; {wrong.sum()} such pixels in "
+            f"{wrong.any((1, 2)).sum()} items"
+        )
 
 
 def digest(*arrays: Array) -> str:

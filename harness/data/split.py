@@ -48,6 +48,29 @@ def random_split(n: int, classes: Array | None, rng: np.random.Generator) -> Spl
     return order[part[order] == 0], order[part[order] == 1], order[part[order] == 2]
 
 
+def class_split(
+    classes: Array, names: tuple[str, ...], rng: np.random.Generator
+) -> tuple[Array, tuple[str, ...], Split]:
+    """60/20/20 of the classes at random, each with all its items, and at least 1 class a part.
+
+    Classes are numbered anew: those that train come first, then those that validate, then those
+    that test. Gives the new `classes` [n], their names, and the split.
+
+    Raises:
+        ValueError: there are fewer than 3 classes.
+    """
+    if len(names) < 3:
+        raise ValueError(f"a split by class needs at least 3 classes, got {len(names)}")
+    order = shuffled(len(names), rng)
+    fifth = max(1, round(len(names) / 5))
+    part = np.repeat([0, 1, 2], [len(names) - 2 * fifth, fifth, fifth])  # of the new numbers
+    numbers = np.argsort(order)[classes]
+    rows = shuffled(len(classes), rng)
+    of = part[numbers[rows]]
+    split = (rows[of == 0], rows[of == 1], rows[of == 2])
+    return numbers, tuple(names[each] for each in order), split
+
+
 def contiguous_split(n: int) -> Split:
     """The first 60% of the rows, the next 20%, the last 20%."""
     first, second = n * 3 // 5, n * 4 // 5

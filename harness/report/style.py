@@ -130,6 +130,14 @@ def heading(comparison: Comparison) -> str:
     )
 
 
+def variance(comparison: Comparison) -> str:
+    """Which variance the intervals hold."""
+    tuning = comparison.tuning
+    if tuning and tuning.anew:
+        return "The interval holds the variance of new seeds and of tuning anew for each."
+    return "The interval holds the variance of new seeds, not that of tuning anew."
+
+
 def footnotes(comparison: Comparison) -> list[str]:
     """How to read the table, as far as it needs saying."""
     diff = "diff: mean paired difference to the baseline on the seeds both have"
@@ -138,7 +146,7 @@ def footnotes(comparison: Comparison) -> list[str]:
     lines = [
         f"{diff}; 95% Student t interval over seeds, each by itself; p: paired t, Holm over all "
         f"{comparison.comparisons} comparisons of the sweep.",
-        "The interval holds the variance of new seeds, not that of tuning anew.",
+        variance(comparison),
         "Best: every run is done and it is not significantly worse than the best mean.",
     ]
     if comparison.margin is not None:

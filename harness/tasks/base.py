@@ -51,6 +51,7 @@ class Task(LightningModule):
 
     Attributes:
         kinds: of data it can learn from, see :class:`harness.data.Data`.
+        unseen: whether it can be judged on classes that it has not trained on.
         gives: what its models give, see :func:`harness.models.model`.
         fields: names of the tensors it has for losses that name their inputs.
         Settings: a dataclass of what a config may say under `task` beside the name.
@@ -58,6 +59,7 @@ class Task(LightningModule):
     """
 
     kinds: tuple[str, ...] = ()
+    unseen = False
     gives: str = "values"
     fields: tuple[str, ...] = ()
     Settings: type[Any] = NoSettings
@@ -121,6 +123,13 @@ class Task(LightningModule):
         """Metrics by name, the same for every arm."""
         raise NotImplementedError
 
+    def references(self, part: Part) -> dict[str, dict[str, float]]:
+        """Metrics of what has learnt nothing, by its name and theirs; asked before the first step.
+
+        For tasks whose metrics are high without any training; they are printed beside the table.
+        """
+        return {}
+
     def predict(self, output: Tensor) -> Tensor:
         """What the metrics are given: probabilities, or values in the target's units.
 
@@ -131,6 +140,9 @@ class Task(LightningModule):
     def truth(self, target: Tensor) -> Tensor:
         """The target in the units of `predict`."""
         return target
+
+    def choose(self) -> None:
+        """Settle by what the judges have seen of the validation part what others are judged by."""
 
     def train_dataloader(self) -> Batches:
         """Batches on this process's device; each process takes its share of every batch."""
@@ -208,6 +220,8 @@ class Task(LightningModule):
             for inputs, target in Batches(part.to(self.device), self.evaluation_batch):
                 # in float64 where the model is, as the Trainer does while training
                 self._judge((inputs.to(self.dtype), target), self.judges.all)
+        if part is self.data.val:
+            self.choose()
         self.train(was_training)
         return self.judges.compute(self.judges.all)
 

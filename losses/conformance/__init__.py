@@ -6,6 +6,7 @@ saturates, it is unbounded, ...); where a declaration can be put to the test, it
 """
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from losses.arguments import check_arguments
+from losses.calls import OF_CLASSES
 from losses.conformance import (  # noqa: F401 - they fill PROPERTIES and OF_FIELDS
     batches,
     fields_use,
@@ -24,7 +26,13 @@ from losses.conformance.base import PROPERTIES, Counterexample, NotApplicable
 from losses.conformance.fields import BEYOND_FIELDS, OF_FIELDS
 from losses.conformance.samples import own_tensors, settings
 from losses.core import Loss, get
+from losses.peers import Peer
 
+BEYOND_PEERS = {
+    "documented": "its documentation is its library's",
+    "state": "what it holds is its library's",
+}
+"""Properties that say nothing about a loss of another library."""
 Verdict = Literal["pass", "fail", "does not apply"]
 
 
@@ -54,6 +62,8 @@ def check(loss: str | Loss, **parameters: Any) -> list[Finding]:
 def examine(name: str, entry: Loss) -> Finding:
     """Run one property; whatever is raised inside a loss is a failure of the loss."""
     properties = PROPERTIES
+    if isinstance(entry, Peer) and name in BEYOND_PEERS:
+        return Finding(name, "does not apply", BEYOND_PEERS[name])
     if entry.target == "fields":
         properties = OF_FIELDS
         if name in BEYOND_FIELDS:
@@ -65,14 +75,25 @@ def examine(name: str, entry: Loss) -> Finding:
     except Counterexample as seen:
         return Finding(name, "fail", str(seen))
     except Exception as error:
-        return Finding(name, "fail", f"{type(error).__name__}: {error}")
+        return Finding(name, "fail", in_a_line(error))
     return Finding(name, "pass")
+
+
+def in_a_line(error: Exception) -> str:
+    """What was raised and where, without the pages of a compiler's trace."""
+    first, _, rest = str(error).strip().partition("\n")
+    raised = re.search("raised exception (.*)", rest)  # in the code that was being compiled
+    places = re.findall(r'File "(?:[^"]*[/\\])?([^"]+)", line (\d+)', rest)
+    where = f" ({places[-1][0]}, line {places[-1][1]})" if places else ""
+    words = f"{type(error).__name__}: {raised[1] if raised else first.rstrip(',')}"
+    return words[:300] + where
 
 
 def bind(entry: Loss, **parameters: Any) -> Loss:
     """The entry with parameters set; class counts get one number per class."""
     given = check_arguments(entry.name, entry.parameters, settings(entry) | parameters)
-    given = {k: torch.tensor(v) if isinstance(v, list) and v else v for k, v in given.items()}
+    per_class = [k for k in given if entry.parameters[k].annotation in OF_CLASSES]
+    given |= {k: torch.tensor(given[k]) for k in per_class if isinstance(given[k], list)}
 
     def bound_to(formula: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(formula)
@@ -88,6 +109,6 @@ def bind(entry: Loss, **parameters: Any) -> Loss:
         entry, function=bound_to(entry.function), parameters=bound, derivative=derivative
     )
     if entry.own:  # they go with every call that does not bring others
-        own: dict[str, Any] = dict(own_tensors(entry))
+        own: dict[str, Any] = dict(own_tensors(made))
         vars(made)["parts"] = functools.partial(made.parts, **own)
     return made

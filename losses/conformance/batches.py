@@ -23,8 +23,9 @@ from losses.conformance.samples import (
     per_class,
     samples,
 )
-from losses.core import Fraction, Loss, LossModule
+from losses.core import Fraction, Loss
 from losses.inputs import IGNORE_INDEX, IGNORING, over_classes
+from losses.module import LossModule
 
 IGNORED = (IGNORE_INDEX, 255)  # both beyond every class index of the samples
 

@@ -23,7 +23,8 @@ from losses.conformance.base import (
     short,
 )
 from losses.conformance.samples import EXTREMES
-from losses.core import Fraction, Loss, LossModule
+from losses.core import Fraction, Loss
+from losses.module import LossModule
 
 Fields = tuple[Tensor, ...]
 OF_FIELDS: dict[str, Property] = {}

@@ -22,7 +22,8 @@ from losses.conformance.fields import (
 )
 from losses.conformance.samples import own_tensors
 from losses.conformance.use import INDEX_TYPES, deterministic
-from losses.core import Loss, LossModule
+from losses.core import Loss
+from losses.module import LossModule
 
 
 @prop("compile")

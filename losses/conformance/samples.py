@@ -1,13 +1,14 @@
 """Inputs for the properties: outputs and targets of every kind, from a fixed seed."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.arguments import ClassCounts, ClassWeight, PerClass
+from losses.arguments import ClassCounts, ClassWeight, Count, PerClass
 from losses.core import Loss
 
 ITEMS, CLASSES, FEATURES = 7, 4, 5  # odd and unequal, so that a swapped axis or an even split shows
@@ -44,9 +45,12 @@ def accepts_rows(entry: Loss) -> bool:
 
 
 def settings(entry: Loss) -> dict[str, Any]:
-    """Values for class counts and the parameters without default: a positive number per class."""
+    """Values for class counts and the parameters without default: a positive number per class.
+
+    A list of whole numbers parts the classes.
+    """
     return {
-        name: torch.arange(1.0, CLASSES + 1)
+        name: [1, 2, CLASSES] if p.annotation == Sequence[Count] else torch.arange(1.0, CLASSES + 1)
         for name, p in entry.parameters.items()
         if p.required or p.annotation == ClassCounts
     }
@@ -63,14 +67,15 @@ def own_tensors(entry: Loss) -> dict[str, Tensor]:
     """The loss's own tensors as a training starts with them, but class vectors at right angles."""
     made = fresh_tensors(entry, 0)
     if entry.target == "labels":
-        made = {name: torch.eye(*tensor.shape) for name, tensor in made.items()}
-    return {name: tensor.double() for name, tensor in made.items()}
+        made = {n: torch.eye(*t.shape) if t.ndim == 2 else t for n, t in made.items()}
+    return {n: t.double() if t.is_floating_point() else t for n, t in made.items()}
 
 
 def fresh_tensors(entry: Loss, seed: int) -> dict[str, Tensor]:
     """The loss's own tensors as a training starts with them."""
-    sizes = {"classes": CLASSES, "features": FEATURES}
-    return entry.make_own(sizes, torch.Generator().manual_seed(seed))
+    sizes = {"classes": CLASSES, "features": FEATURES, "class_counts": [3.0, 1.0, 2.0, 7.0]}
+    set_too = {name: p.default for name, p in entry.parameters.items() if not p.required}
+    return entry.make_own(settings(entry) | set_too | sizes, torch.Generator().manual_seed(seed))
 
 
 def batch(entry: Loss) -> tuple[Tensor, ...]:

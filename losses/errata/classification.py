@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.core import build
 from losses.errata.erratum import Erratum
+from losses.module import build
 
 ALPHA, GAMMA = 0.25, 2.0
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.core import build
 from losses.errata.erratum import Erratum
+from losses.module import build
 from losses.penalty import l2
 
 CLIP = 0.2
@@ -20,6 +20,12 @@ def _surrogate(ratio: Tensor, advantage: Tensor) -> Tensor:
     """As a loss: the larger of two costs, with the ratio held on the side that would gain."""
     gains = torch.where(advantage > 0, ratio.clamp(max=1 + CLIP), ratio.clamp(min=1 - CLIP))
     return -(gains * advantage).mean()
+
+
+def _our_surrogate(ratio: Tensor, advantage: Tensor) -> Tensor:
+    before = torch.zeros_like(ratio)
+    value: Tensor = build("ppo_clip", clip=CLIP)(ratio.log(), before, advantage)
+    return value
 
 
 def _decayed(weight: Tensor, strength: Tensor, rate: Tensor) -> Tensor:
@@ -81,6 +87,8 @@ OTHERS = (
         as_printed=_surrogate_as_printed,
         reference=_surrogate,
         consequence="Minimised, it makes actions that turned out well less likely.",
+        loss="ppo_clip",
+        ours=_our_surrogate,
     ),
     Erratum(
         name="gan_value",
@@ -98,6 +106,10 @@ OTHERS = (
         ),
         consequence="A discriminator that minimises it learns to call real items fake, and a "
         "generator that is found out gets almost no gradient.",
+        loss="gan_discriminator",
+        ours=lambda real, fake: build("gan_discriminator")(
+            real.logit().reshape(1, 1), fake.logit().reshape(1, 1)
+        ),
     ),
     Erratum(
         name="decay_update",

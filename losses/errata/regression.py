@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from losses.core import build
 from losses.errata.erratum import Erratum
+from losses.module import build
 
 
 def _gradient(f: Tensor, y: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.core import build
 from losses.errata.erratum import Erratum
+from losses.module import build
 
 
 def _balanced_as_printed(y: Tensor, p: Tensor) -> Tensor:
@@ -237,5 +237,25 @@ SEGMENTATION = (
         reference=_hausdorff,
         consequence="Whatever part of an object is missed costs nothing, and what is wrongly added "
         "costs its distance squared.",
+    ),
+    Erratum(
+        name="region_mask_area",
+        note="A",
+        place="Mask R-CNN's loss of masks of m by m, divided by the region's area",
+        printed=r"-\frac{1}{w_{RoI}\,h_{RoI}}\sum_{1\le i,j\le m}"
+        r"\left[y_{ij}\log\hat y_{ij} + (1-y_{ij})\log(1-\hat y_{ij})\right]",
+        right=r"-\frac{1}{m^2}\sum_{1\le i,j\le m}"
+        r"\left[y_{ij}\log\hat y_{ij} + (1-y_{ij})\log(1-\hat y_{ij})\right]",
+        authority="He et al. 2017, arXiv:1703.06870, section 3: the average binary cross-entropy",
+        example="m = 2, mask ((1, 0), (1, 1)), p = 0.8 everywhere, a region of 8 by 4 pixels",
+        inputs=(((1.0, 0.0), (1.0, 1.0)), ((0.8, 0.8), (0.8, 0.8)), 8.0, 4.0),
+        as_printed=lambda y, p, width, height: (
+            -(y * p.log() + (1 - y) * (1 - p).log()).sum() / (width * height)
+        ),
+        reference=lambda y, p, *_: F.binary_cross_entropy(p, y),
+        consequence="Every region has as many elements whatever its size, so large objects count "
+        "less the larger they are.",
+        loss="bce",
+        ours=lambda y, p, *_: build("bce")(p.logit(), y),
     ),
 )

@@ -1,5 +1,6 @@
 """`lossbench atlas`: the table, the page and its numbers."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -172,6 +173,9 @@ def test_a_link_or_a_folder_is_not_replaced(tmp_path, capsys):
     (tmp_path / "elsewhere").write_text("mine")
     (tmp_path / "atlas.html").symlink_to(tmp_path / "elsewhere")
     assert main(["atlas", "mse", "--out", str(tmp_path)]) == 2
+    (tmp_path / "elsewhere").rename(tmp_path / "gone")  # now the link leads nowhere
+    assert main(["atlas", "mse", "--out", str(tmp_path)]) == 2
+    (tmp_path / "gone").rename(tmp_path / "elsewhere")
     (tmp_path / "atlas.html").unlink()
     (tmp_path / "atlas.html").mkdir()
     assert main(["atlas", "mse", "--out", str(tmp_path)]) == 2
@@ -192,6 +196,16 @@ def test_wrong_words_are_refused_before_anything_is_written(tmp_path, capsys, wo
     assert main(["atlas", *words, "--out", str(out)]) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_what_is_not_finite_leaves_a_gap():
+    from losses.atlas import measure
+
+    curve = [0.0, 1.0, 2.0, 3.0, 4.0], [1.0, 2.0, float("inf"), 1.0, 0.0], [float("nan")] * 5
+    drawn = page.picture(dataclasses.replace(measure("mse"), curve=curve))
+    assert drawn.count('class="curve"') == 2
+    assert "curve slope" not in drawn
+    assert not re.search(r"\b(nan|inf)\b", re.sub("<desc>.*</desc>", "", drawn))
 
 
 def test_a_drawn_range_holds_zero_and_leaves_far_spikes_out():

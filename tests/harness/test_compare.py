@@ -11,7 +11,7 @@ from scipy import stats
 
 from harness.compare import compare
 from harness.comparison import ArmResult, Comparison
-from harness.plan import Plan
+from harness.plan import Plan, Tuning
 from harness.record import Record
 from tests.harness.builders import ARMS, lose, make_plan, make_record, make_records
 
@@ -359,12 +359,11 @@ def test_first_gradients_far_apart_are_warned_of_where_they_matter(
 
 def test_the_learning_rate_is_called_untuned_only_if_it_is(plan: Plan, records: Records) -> None:
     assert "one untuned learning rate (0.01)" in texts(compare(plan, records), "note")
-    tuned = [
-        dataclasses.replace(cell, config=cell.config | {"tune": {"trials": 8}})
-        for cell in plan.cells
-    ]
-    comparison = compare(dataclasses.replace(plan, cells=tuned), records)
-    assert "untuned" not in texts(comparison, "note")
+    ranges = {arm: {"optimizer.lr": "log(1e-3, 1)"} for arm in plan.arms}
+    tuning = Tuning("val/accuracy", 8, [1000], "spread", False, ranges, [])
+    said = texts(compare(dataclasses.replace(plan, tuning=tuning), records), "note")
+    assert "every arm was tuned with 8 trials (evenly spread, the same for all arms)" in said
+    assert "untuned" not in said
     first, *rest = plan.cells
     other = dataclasses.replace(first, config=first.config | {"optimizer": {"lr": 0.5}})
     comparison = compare(dataclasses.replace(plan, cells=[other, *rest]), records)

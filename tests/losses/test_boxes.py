@@ -253,3 +253,53 @@ def test_a_property_catches_a_box_loss_that_lacks_it(prop, function):
     sound = examine(prop, losses.get("diou"))
     assert sound.verdict == "pass", sound.reason
     assert examine(prop, Loss("broken", function, "boxes", "nowhere", {})).verdict == "fail"
+
+
+GIVEN = [
+    ("iou", {}),
+    ("unitbox", {}),
+    ("unitbox", {"floor": 0.3}),
+    ("alpha_iou", {}),
+    ("alpha_iou", {"alpha": 1.0}),
+    ("giou", {}),
+    ("diou", {}),
+    ("ciou", {}),
+    ("eiou", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "given"), GIVEN)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_derivatives_by_hand_split_ties_as_autograd_does(name, given, dtype):
+    """Every pair of boxes with corners of 0, 1 and 2: apart, touching, containing, identical,
+    inverted, without area, and as points."""
+    boxes = torch.cartesian_prod(*4 * [torch.arange(3, dtype=dtype)])
+    true = boxes.repeat(len(boxes), 1)
+    boxes = boxes.repeat_interleave(len(boxes), 0).requires_grad_()
+    entry = losses.get(name)
+    plain = entry.plain(boxes, true, None, given).values
+    (expected,) = torch.autograd.grad(plain.sum(), boxes)
+    values, slope = entry.derivative(boxes.detach(), true, **given)
+    rtol = 1e-12 if dtype == torch.float64 else 1e-5  # some ten roundings
+    torch.testing.assert_close(values, plain.detach(), rtol=rtol, atol=rtol)
+    torch.testing.assert_close(slope, expected, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("name", [name for name, given in GIVEN if not given])
+def test_derivatives_by_hand_keep_their_digits_in_float32(name):
+    """Boxes of a millionth to a million, near and far; float32 against float64 on the same boxes.
+
+    Seed 5. What is subtracted first are corners, exact to a few roundings of the larger one: with
+    sides no shorter than a tenth of their distance from 0 that is some 1e-6 of a side.
+    """
+    drawn = torch.Generator().manual_seed(5)
+    scale = 10.0 ** (torch.rand(2000, 1, generator=drawn) * 12 - 6)
+    low, low_true = (scale * torch.randn(2, 2000, 2, generator=drawn)).unbind()
+    high, high_true = (
+        start + scale * (0.5 + torch.rand(2000, 2, generator=drawn)) for start in (low, low_true)
+    )
+    boxes, true = torch.cat([low, high], 1), torch.cat([low_true, high_true], 1)
+    derivative = losses.get(name).derivative
+    single, double = (derivative(b, t) for b, t in ((boxes, true), (boxes.double(), true.double())))
+    torch.testing.assert_close(single[0].double(), double[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(single[1].double() * scale, double[1] * scale, rtol=1e-4, atol=1e-4)

@@ -21,9 +21,9 @@ def test_readme_table_is_current():
 
 def test_table_has_a_row_with_a_formula_for_everything():
     rows = {row.split("`")[1]: row for row in table().splitlines() if row.startswith("| `")}
-    assert set(rows) == {*losses.names(), *losses.penalty_names()}
+    assert set(rows) == {*losses.names(), *losses.penalty_names(), *losses.projection_names()}
     widths = {len(re.split(r"(?<!\\)\|", row)) for row in rows.values()}
-    assert widths == {6, 8}  # penalties 4 columns, losses 6, and the two ends
+    assert widths == {6, 8}  # losses 6 columns, what acts on weights 4, and the two ends
     assert all(re.match(r"\| `\w+` \| \$`[^`|]+`\$ \|", row) for row in rows.values())
 
 

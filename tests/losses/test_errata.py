@@ -269,6 +269,14 @@ def hausdorff_one_sided():
     assert right("hausdorff_one_sided", added, true).item() == pytest.approx(both, rel=1e-12)
 
 
+def region_mask_area():
+    y, p, width, height = BY_NAME["region_mask_area"].tensors()
+    values = [printed("region_mask_area", y, p, k * width, height).item() for k in (1, 2, 10)]
+    assert [values[0] / value for value in values] == pytest.approx([1, 2, 10])
+    average = right("region_mask_area", y, p, width, height)
+    assert printed("region_mask_area", y, p, number(2), number(2)).item() == pytest.approx(average)
+
+
 def contrastive_label():
     margin = number(1)
     for near in (number(0.1), number(0.9)):
@@ -349,6 +357,7 @@ PROOFS = [
     tversky_per_pixel,
     sensitivity_specificity_score,
     hausdorff_one_sided,
+    region_mask_area,
     contrastive_label,
     ppo_sign,
     gan_value,

@@ -62,6 +62,10 @@ def proxy_anchor(x, y, w, margin=0.1, alpha=32.0):
     return np.array([sum(present) / len(present) + sum(everywhere) / len(w)])
 
 
+def linear_softmax(x, y, w, b):
+    return cross_entropy(np.array([[sum(a * c) for c in w] for a in x]) + b, y)
+
+
 REFERENCES = {
     "normalised_softmax": normalised_softmax,
     "cosface": cosface,
@@ -84,6 +88,25 @@ SIZES = {"classes": 4, "features": 5}
 @pytest.mark.parametrize(("name", "given"), CASES)
 def test_values_and_gradients_are_the_reference(name, given):
     assert_agrees(name, REFERENCES[name], draw(8, 5), LABELS, draw(4, 5, seed=1), **given)
+
+
+def test_the_linear_classifier_is_the_reference_and_torchs():
+    x, w, b = draw(8, 5), draw(4, 5, seed=1), draw(4, seed=2)
+    assert_agrees("linear_softmax", linear_softmax, x, LABELS, w, b)
+    logits = torch.nn.functional.linear(x, w, b)
+    expected = torch.nn.functional.cross_entropy(logits, LABELS)
+    torch.testing.assert_close(losses.linear_softmax(x, LABELS, w, b), expected)
+
+
+def test_the_linear_classifier_starts_without_a_bias_and_learns_one():
+    module = losses.build("linear_softmax", **SIZES)
+    assert {name: list(p.shape) for name, p in module.named_parameters()} == {
+        "weight": [4, 5],
+        "bias": [4],
+    }
+    assert not module.bias.any()
+    module(draw(8, 5).float(), LABELS).backward()
+    assert module.bias.grad.any()
 
 
 def test_without_a_margin_all_three_are_one_softmax():
@@ -216,6 +239,8 @@ def test_what_does_not_fit_is_refused():
         losses.arcface(x, LABELS)
     with raises("arcface needs weight [C, D] for its output [N, D]; got weight [4, 4]"):
         losses.arcface(x, LABELS, w[:, :4])
+    with raises("linear_softmax needs class indices below 3"):
+        losses.linear_softmax(x, LABELS, w, torch.zeros(3))
     with raises("arcface needs class indices below 3, got values from 0 to 3"):
         losses.arcface(x, LABELS, w[:3])
 

@@ -1,4 +1,4 @@
-"""CTC against all alignments, hierarchical softmax against a tree walked by hand, perplexity."""
+"""CTC against all alignments; perplexity."""
 
 import itertools
 import math
@@ -12,8 +12,7 @@ from torchmetrics.functional.text import perplexity as peer_perplexity
 
 import losses
 from losses.core import get
-from losses.sequence import tree_nodes
-from tests.losses.named import STEP, TOLERANCE, assert_agrees, draw
+from tests.losses.named import assert_agrees, draw
 
 
 def joined(alignment, blank):
@@ -36,21 +35,7 @@ def ctc(logits, target, frames, symbols, blank=0, zero_infinity=True, per_symbol
     return np.array(values)
 
 
-def hierarchical_softmax(hidden, target, nodes):
-    """Walks down from the root; the leaves are numbered after the inner nodes, level by level."""
-    values = []
-    for features, label in zip(hidden, target, strict=True):
-        node, total = label + len(nodes), 0.0
-        while node > 0:
-            parent = (node - 1) // 2
-            sign = 1 if node == 2 * parent + 2 else -1
-            total += math.log(1 + math.exp(-sign * features @ nodes[parent]))
-            node = parent
-        values.append(total)
-    return np.array(values)
-
-
-REFERENCES = {"ctc": ctc, "hierarchical_softmax": hierarchical_softmax}
+REFERENCES = {"ctc": ctc}
 
 
 def lines(blank=0):
@@ -114,76 +99,6 @@ def test_ctc_says_what_does_not_fit(place, change, given, message):
     fields[place] = fields[place] + change
     with pytest.raises(ValueError, match=re.escape(message)):
         losses.ctc(*fields, **given)
-
-
-@pytest.mark.parametrize("classes", [2, 3, 4, 7, 8, 9])
-def test_hierarchical_softmax_is_the_walk_down_the_tree(classes):
-    generator = torch.Generator().manual_seed(classes)
-    hidden = torch.randn(classes, 3, generator=generator, dtype=torch.float64)
-    nodes = tree_nodes(classes=classes, features=3, generator=generator).double()
-    target = torch.arange(classes)
-    values = losses.hierarchical_softmax(hidden, target, nodes, reduction="none")
-    expected = hierarchical_softmax(hidden.numpy(), target.numpy(), nodes.numpy())
-    np.testing.assert_allclose(values, expected, rtol=1e-9)
-
-
-@pytest.mark.parametrize("classes", [2, 5, 16, 33])
-def test_hierarchical_probabilities_sum_to_1(classes):
-    generator = torch.Generator().manual_seed(0)
-    nodes = 3 * tree_nodes(classes=classes, features=4, generator=generator).double()
-    hidden = torch.randn(4, generator=generator, dtype=torch.float64).expand(classes, 4)
-    values = losses.hierarchical_softmax(hidden, torch.arange(classes), nodes, reduction="none")
-    assert (-values).exp().sum().item() == pytest.approx(1, abs=1e-12)
-
-
-def test_hierarchical_softmax_over_two_classes_is_logistic():
-    hidden, target = draw("hierarchical_softmax")
-    nodes = torch.randn(1, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    target = target % 2
-    ours = losses.hierarchical_softmax(hidden, target, nodes)
-    torch.testing.assert_close(ours, losses.bce(hidden @ nodes[0], target))
-
-
-def test_gradients_of_the_hierarchical_softmax_are_the_reference():
-    hidden, target = draw("hierarchical_softmax")
-    nodes = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    leaves = [hidden.requires_grad_(), nodes.requires_grad_()]
-    losses.hierarchical_softmax(hidden, target, nodes, reduction="sum").backward()
-    arrays = [leaf.detach().numpy() for leaf in leaves]
-    for place, leaf in enumerate(leaves):
-        for index in np.ndindex(leaf.shape):
-            ends = []
-            for step in (STEP, -STEP):
-                moved = [array.copy() for array in arrays]
-                moved[place][index] += step
-                ends.append(hierarchical_softmax(moved[0], target.numpy(), moved[1]).sum())
-            slope = (ends[0] - ends[1]) / (2 * STEP)
-            assert leaf.grad[index].item() == pytest.approx(slope, rel=TOLERANCE, abs=TOLERANCE)
-
-
-def test_hierarchical_softmax_touches_the_path_alone():
-    hidden, _ = draw("hierarchical_softmax")
-    nodes = torch.zeros(7, 5, dtype=torch.float64, requires_grad=True)
-    losses.hierarchical_softmax(hidden, torch.zeros(7).long(), nodes).backward()
-    assert nodes.grad.any(1).tolist() == [True, True, False, True, False, False, False]
-    with pytest.raises(ValueError, match=re.escape("target from 0 to 7 (B is 7)")):
-        losses.hierarchical_softmax(hidden, torch.full((7,), 8), nodes)
-    with pytest.raises(ValueError, match=re.escape("got hidden [7, 4]")):
-        losses.hierarchical_softmax(hidden[:, :4], torch.zeros(7).long(), nodes)
-
-
-def test_a_built_hierarchical_softmax_learns_its_tree():
-    torch.manual_seed(0)
-    loss = losses.build("hierarchical_softmax", classes=6, features=6)
-    assert [list(p.shape) for p in loss.parameters()] == [[5, 6]]
-    hidden, target = torch.eye(6), torch.arange(6)
-    optimizer = torch.optim.Adam(loss.parameters(), lr=0.3)
-    before = loss(hidden, target).item()
-    for _ in range(100):
-        optimizer.zero_grad()
-        loss(hidden, target).backward()
-        optimizer.step()
-    assert loss(hidden, target).item() < 0.1 * before
 
 
 def test_perplexity_is_over_all_tokens_not_over_batches():
