@@ -25,7 +25,7 @@ from harness.paths import config_dir
 from losses import peers
 from losses.arguments import Parameter, nearest, parameters_of
 
-GROUPS = ("task", "data", "model", "loss", "teacher")
+GROUPS = ("task", "data", "model", "loss", "teacher", "projection")
 
 
 def register(files: Sequence[str] = ()) -> None:
@@ -61,10 +61,12 @@ def _register_root() -> None:
             {"task": "classification/digits"},
             {"loss": "???"},
             {"teacher": None},
+            {"projection": None},
             *quiet,
         ],
         "loss": {"mix": "sum", "p": None},
         "teacher": None,
+        "projection": {},
         "optimizer": _defaults(parameters_of(OptimizerConfig)),
         "trainer": _defaults(parameters_of(TrainerConfig)),
         "seed": 0,
@@ -82,6 +84,9 @@ def _register_root() -> None:
     for name in losses.penalty_names():
         settings = {"biases": False, **_defaults(losses.get_penalty(name).parameters)}
         store.store(group="loss", name=name, node={name: {"weight": 1.0, **settings}})
+    for name in losses.projection_names():
+        settings = {"biases": False, **_defaults(losses.get_projection(name).parameters)}
+        store.store(group="projection", name=name, node={name: settings})
     for group, registry in (("data", data), ("model", models), ("teacher", models)):
         for name in registry.names():
             _register_named(group, name, registry.get(name).parameters)
@@ -106,6 +111,7 @@ def options(group: str) -> list[str]:
         "data": data.names(),
         "model": models.names(),
         "teacher": models.names(),
+        "projection": losses.projection_names(),
     }
     folder = config_dir() / group
     files = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]

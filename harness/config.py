@@ -76,6 +76,7 @@ class RunConfig:
     model: dict[str, Any]
     loss: dict[str, Any]
     teacher: dict[str, Any] | None = None
+    projection: dict[str, Any] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     seed: Annotated[int, Bounds(0)] = 0
@@ -122,11 +123,24 @@ def check(config: Mapping[str, Any]) -> RunConfig:
         model=_model("model", checked.model),
         teacher=_model("teacher", checked.teacher) if checked.teacher else None,
         loss=checked.objective.plain(),
+        projection={n: _projection(n, given) for n, given in checked.projection.items()},
     )
 
 
 def _model(group: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return _named(group, given, models.get(str(given.get("name"))).parameters)
+
+
+def _projection(name: str, given: Any) -> dict[str, Any]:
+    """The settings of a projection, with its defaults."""
+    owner = f"projection.{name}"
+    declared = losses.get_projection(name).parameters
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{owner} must be a mapping of parameters, got {given!r}")
+    biases = convert(f"{owner}.biases", bool, given.get("biases", False))
+    defaults = {p.name: p.default for p in declared.values() if not p.required}
+    own = {key: value for key, value in given.items() if key != "biases"}
+    return {"biases": biases, **check_arguments(owner, declared, defaults | own)}
 
 
 def _named(
@@ -159,7 +173,8 @@ def outcome(config: RunConfig) -> dict[str, Any]:
 
 def run_id(config: RunConfig, seed: int) -> str:
     """Identity of a run by content: config, seed, code of its losses, and the recipe's version."""
-    sources = {term.loss: losses.source_hash(term.loss) for term in config.objective.terms.values()}
+    named = [term.loss for term in config.objective.terms.values()] + list(config.projection)
+    sources = {name: losses.source_hash(name) for name in named}
     if any(term.schemes() for term in config.objective.terms.values()):
         sources["class_weight"] = losses.code_hash(losses.class_weight)
     content = {"recipe": RECIPE, "config": outcome(config), "seed": seed, "sources": sources}

@@ -16,7 +16,7 @@ from harness.data import Data
 from harness.objective import Objective
 from harness.seeds import seed_tree
 from harness.tasks.base import Task
-from losses import get, source_hash
+from losses import build_projection, get, source_hash
 
 
 @dataclass
@@ -52,7 +52,10 @@ def prepare(config: RunConfig) -> Prepared:
     teacher = _built(config.teacher, shape, outputs, 0) if config.teacher else None
     draw = task_class.draw(loaded, config.trainer.batch_size, settings)
     batches = Batches(loaded.train, config.trainer.batch_size, seeds["order"], draw)
-    task = task_class(loaded, model, objective, config.optimizer, batches, settings, teacher)
+    projections = [build_projection(name, **given) for name, given in config.projection.items()]
+    task = task_class(
+        loaded, model, objective, config.optimizer, batches, settings, teacher, projections
+    )
     sources = [source_hash(term.loss)[:16] for term in config.objective.terms.values()]
     fingerprints = {
         **loaded.fingerprints,

@@ -150,29 +150,46 @@ def cross_entropy(
     normalizer: Normalizer = "weight",
 ) -> tuple[Tensor, ...]:
     r"""With shares :math:`s_c = w_c \tilde y_c` it is :math:`q_c \sum_k s_k - s_c`."""
-    q, best, log_total = softmax_of(logits)
-    weight = class_weight if isinstance(class_weight, Tensor) else logits.new_ones(1)
-    each = weight.view(-1, *[1] * (logits.ndim - 2))
-    even = smoothing / logits.shape[1] * each
-    if target.is_floating_point():
-        shares = (each * target).mul_(1 - smoothing).add_(even)
-        share = shares.sum(1, keepdim=True)
-        values = (best - logits).mul_(shares).sum(1, keepdim=True)
-        slope = q.mul_(share).sub_(shares)
-    else:
-        index = target.unsqueeze(1)
-        own = (1 - smoothing) * weight.expand(logits.shape[1])[index]
-        share = own + smoothing * weight.mean()
-        values = (best - logits.gather(1, index)).mul_(own)
-        slope = q if class_weight is None else q.mul_(share)
-        slope.scatter_add_(1, index, -own)
-        if smoothing:
-            values += (best - logits).mul_(even).sum(1, keepdim=True)
-            slope.sub_(even)
-    values = values.addcmul_(share, log_total).squeeze(1)
+    weight = None
+    if isinstance(class_weight, Tensor):
+        weight = class_weight.view(-1, *[1] * (logits.ndim - 2))
+    of_form = _of_rows if target.is_floating_point() else _of_index
+    values, slope = of_form(logits, target, weight, smoothing)
     if class_weight is None or normalizer == "count":
         return values, slope
     return values, slope, weight_of(target, class_weight)
+
+
+def _of_rows(
+    logits: Tensor, target: Tensor, weight: Tensor | None, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    q, best, log_total = softmax_of(logits)
+    shares = ((1 - smoothing) * target).add_(smoothing / logits.shape[1])
+    shares = shares if weight is None else shares.mul_(weight)
+    share = shares.sum(1, keepdim=True)
+    values = (best - logits).mul_(shares).sum(1) + (share * log_total).squeeze(1)
+    return values, q.mul_(share).sub_(shares)
+
+
+def _of_index(
+    logits: Tensor, target: Tensor, weight: Tensor | None, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    q, best, log_total = softmax_of(logits)
+    index, even = target.unsqueeze(1), smoothing / logits.shape[1]
+    own = torch.full_like(best, 1 - smoothing)
+    if weight is not None:
+        own *= weight.flatten()[index]
+        share = own + smoothing * weight.mean()
+        q.mul_(share)
+        log_total.mul_(share)
+    values = (best - logits.gather(1, index)).mul_(own).add_(log_total)
+    slope = q.scatter_add_(1, index, -own)
+    if smoothing:
+        away = best - logits
+        away = away if weight is None else away.mul_(weight)
+        values.add_(away.sum(1, keepdim=True), alpha=even)
+        slope.sub_(even if weight is None else even * weight)
+    return values.squeeze(1), slope
 
 
 def poly1(

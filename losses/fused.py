@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from losses.core import Loss
 
 PIECE = {"cpu": 1 << 15}  # elements; a few float32 buffers of this size fit a core's cache
+FEW = 1 << 14  # elements; below, the plain formula takes less time than the bookkeeping of pieces
 WHOLE = 1 << 26  # elsewhere: few launches, and still no more than some pieces at a time
 
 
 def applies(entry: "Loss", inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> bool:
     """Whether a loss has a derivative that may be used."""
-    two = entry.derivative is not None and len(inputs) == 2
-    return two and by_hand(*inputs, *parameters.values())
+    if entry.derivative is None or len(inputs) != 2 or inputs[0].numel() < FEW:
+        return False
+    return by_hand(*inputs, *parameters.values())
 
 
 def by_hand(output: Tensor, *others: Any) -> bool:
@@ -121,7 +123,7 @@ def _piece(
         values, derivative, *given = entry.derivative(x, y, **parameters)
         return values, derivative, given[0] if given else None
     over = over_classes(mask, x)
-    x, y = torch.where(over, x, 0), torch.where(mask, y, 0)
+    x, y = torch.where(over, x, 0), torch.where(over_classes(mask, y), y, 0)
     values, derivative, *given = entry.derivative(x, y, **parameters)
     counts = given[0] * mask if given else mask.to(values.dtype)
     return values * mask, derivative * over, counts

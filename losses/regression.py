@@ -52,12 +52,7 @@ def mae(prediction: Tensor, target: Tensor) -> Tensor:
     return F.l1_loss(prediction, target, reduction="none")
 
 
-@loss(
-    "rmse",
-    target="real",
-    source="Hyndman & Koehler 2006, section 2.1",
-    finish=_root,
-)
+@loss("rmse", target="real", source="Hyndman & Koehler 2006, section 2.1", finish=_root)
 def rmse(prediction: Tensor, target: Tensor) -> Tensor:
     r"""Root of the mean squared error: :math:`\sqrt{\frac1n \sum_i (f_i - y_i)^2}`.
 
@@ -105,11 +100,7 @@ def _log1p(x: Tensor, floor: float) -> Tensor:
     return torch.log1p(inside) + (x - inside) / (1 + floor)
 
 
-@loss(
-    "huber",
-    target="real",
-    source="Huber 1964, Robust estimation of a location parameter",
-)
+@loss("huber", target="real", source="Huber 1964, Robust estimation of a location parameter")
 def huber(prediction: Tensor, target: Tensor, *, delta: Positive = 1.0) -> Tensor:
     r"""Squared near 0, absolute far out:
     :math:`\frac12 r^2 \text{ if } |r| \le \delta \text{ else } \delta(|r| - \frac12\delta)`.
@@ -122,11 +113,7 @@ def huber(prediction: Tensor, target: Tensor, *, delta: Positive = 1.0) -> Tenso
     return F.huber_loss(prediction, target, reduction="none", delta=delta)
 
 
-@loss(
-    "smooth_l1",
-    target="real",
-    source="Girshick 2015, arXiv:1504.08083, eq. 3",
-)
+@loss("smooth_l1", target="real", source="Girshick 2015, arXiv:1504.08083, eq. 3")
 def smooth_l1(prediction: Tensor, target: Tensor, *, beta: NonNegative = 1.0) -> Tensor:
     r"""Huber loss over its threshold, so that the slope far out is 1:
     :math:`\frac{r^2}{2\beta} \text{ if } |r| < \beta \text{ else } |r| - \frac12\beta`.

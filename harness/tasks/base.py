@@ -1,7 +1,7 @@
 """The one training step that every task shares, and what a task has to say for itself."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from harness.config import OptimizerConfig
 from harness.data import Data, Part
 from harness.judges import Judges, Yardstick
 from harness.objective import OUTPUT, Compared, Facts, Objective, Subject
-from losses import Loss
+from losses import Loss, Projection
 
 
 class Diverged(Exception):  # noqa: N818 - a state of the run, not an error of the program
@@ -74,6 +74,7 @@ class Task(LightningModule):
         batches: Batches,
         settings: Any = None,
         teacher: nn.Module | None = None,
+        projections: Sequence[Projection] = (),
     ) -> None:
         super().__init__()
         self.data, self.model, self.objective = data, model, objective
@@ -82,6 +83,7 @@ class Task(LightningModule):
         # in a list torch does not see it: no gradient, no train(), not in a checkpoint
         self.teacher = [teacher.requires_grad_(False).eval()] if teacher else []
         self.judges = Judges(self.yardsticks(data))
+        self.projections = projections
         self.curve: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}
         self.added = 0
@@ -177,6 +179,12 @@ class Task(LightningModule):
                 self._add(f"train/{name}", term)
                 self._add(f"train/{name}.weighted", term * weight)
         return torch.as_tensor(total)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        optimizer = args[2] if len(args) > 2 else kwargs["optimizer"]
+        for projection in self.projections:
+            projection(self.model, optimizer.param_groups[0]["lr"])
 
     def _watch(self, values: Tensor, what: str) -> None:
         # a sum is finite unless a value is not (or all are absurdly large), and costs one pass;

@@ -29,6 +29,7 @@ from losses.conformance.samples import (
     fresh_tensors,
     hard_samples,
     one_hot,
+    own_tensors,
     samples,
 )
 from losses.core import Loss
@@ -73,8 +74,9 @@ def vmaps(entry: Loss) -> None:
 @prop("no synchronisation")
 def no_synchronisation(entry: Loss) -> None:
     """Forward and backward never look at a value: tensors on the meta device have none."""
+    own: dict[str, Any] = {name: t.to("meta") for name, t in own_tensors(entry).items()}
     for output, target in samples(entry):
-        gradient(entry, Sample(output.to("meta"), target.to("meta")))
+        gradient(entry, Sample(output.to("meta"), target.to("meta")), **own)
 
 
 @prop("no mutation")

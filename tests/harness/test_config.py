@@ -95,6 +95,7 @@ ANOTHER: dict[str, Any] = {
     "trainer.evaluations": 5,
     "trainer.gradient_clip": 1.0,
     "trainer.precision": "64-true",
+    "trainer.test": False,
     "trainer.threads": 2,
     "optimizer.own_lr": 0.5,
 }
@@ -102,7 +103,7 @@ ANOTHER: dict[str, Any] = {
 FREE = {*module.OWN, "trainer.accelerator", "trainer.devices", "trainer.strategy"}
 """Keys that do not decide it."""
 TRIED_BY_OVERRIDE = {"data.name", "model.name", "task.name", "loss.mix", "loss.p"}
-TRIED_WITH_FILES = {"model.pretrained", "teacher"}  # in test_models.py
+TRIED_ELSEWHERE = {"model.pretrained", "teacher", "projection"}
 
 
 def changed(plain: Mapping[str, Any], path: str, value: Any) -> RunConfig:
@@ -119,7 +120,7 @@ def test_every_key_that_decides_the_outcome_decides_the_id() -> None:
     config = iris("loss=focal")
     plain, ids = config.plain(), {run_id(config, 0): "nothing"}
     assert leaves(plain).keys() - {"loss.focal.loss"} == (
-        ANOTHER.keys() | FREE | TRIED_BY_OVERRIDE | TRIED_WITH_FILES
+        ANOTHER.keys() | FREE | TRIED_BY_OVERRIDE | TRIED_ELSEWHERE
     )
     for path, value in ANOTHER.items():
         found = run_id(changed(plain, path, value), 0)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 import losses
 from losses.arguments import parameters_of
-from losses.core import REGISTRY, Loss, LossModule
+from losses.core import REGISTRY, Loss
+from losses.module import LossModule
 
 
 def entry_of(function, target="real", **facts):
