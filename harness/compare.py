@@ -158,7 +158,10 @@ def _task(study: _Study, task: str) -> TaskResult:
         results.append(dataclasses.replace(draft, verdict=verdict, text=text))
     sign = -1 if study.higher else 1
     results.sort(key=lambda result: math.inf if result.mean is None else sign * result.mean)
-    return TaskResult(task, results, metric, summary.responses(cells))
+    seen: dict[int, Record] = {}
+    for arm in [*(arm for arm in done if arm != study.plan.baseline), study.plan.baseline]:
+        seen.update(done.get(arm, {}))
+    return TaskResult(task, results, metric, summary.responses(cells), summary.references(seen))
 
 
 def _best(study: _Study, cells: Iterable[Cell]) -> set[str]:

@@ -5,7 +5,7 @@ the metric's direction into account.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.plan import Direction
@@ -193,12 +193,17 @@ class Response:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """All arms on one task, the best mean first, arms without a result last."""
+    """All arms on one task, the best mean first, arms without a result last.
+
+    `references`: what every metric is of what has learnt nothing, by its name; of each seed from
+    the baseline's run, or where that has none from another arm's.
+    """
 
     task: str
     arms: list[ArmResult]
     curve_metric: str | None
     responses: list[Response]
+    references: dict[str, dict[str, Spread]] = field(default_factory=dict)
 
     def arm(self, name: str) -> ArmResult | None:
         """The result of one arm, or None where the plan has none."""

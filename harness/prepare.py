@@ -109,6 +109,10 @@ def check_fit(config: RunConfig, task: type[Task]) -> None:
                 f"loss {wanted.loss} needs targets {loss.within}, and these are standardised: "
                 "set data.standardise=false"
             )
+    terms = {name: get(term.loss) for name, term in config.objective.losses().items()}
+    reason = task.refusal_together(terms, models.get(config.model["name"]))
+    if reason:
+        raise ValueError(f"task {name}: {reason}")
     _check_teacher(config)
 
 

@@ -153,7 +153,11 @@ def _typed(record: Record) -> Record:
     if record.status not in ("done", "failed", "diverged"):
         raise ValueError(f"status is {record.status!r}")
     metrics = {name: float(v) for name, v in record.metrics.items() if v is not None}
-    return dataclasses.replace(record, metrics=metrics)
+    references = {
+        name: {metric: float(v) for metric, v in known.items() if v is not None}
+        for name, known in record.references.items()
+    }
+    return dataclasses.replace(record, metrics=metrics, references=references)
 
 
 _EMPTY = Record(id="", status="done", config={}, seed=0)

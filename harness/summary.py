@@ -50,6 +50,16 @@ def others(runs: Runs, headline: str) -> dict[str, Spread]:
     return {name: spread(values[name]) for name in names if name != headline}
 
 
+def references(runs: Runs) -> dict[str, dict[str, Spread]]:
+    """Every metric of what has learnt nothing, by its name, over the runs that have it."""
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in runs.values():
+        for name, metrics in record.references.items():
+            for metric, value in metrics.items():
+                values[name][metric].append(value)
+    return {name: {m: spread(v) for m, v in found.items()} for name, found in values.items()}
+
+
 def cost(runs: Runs) -> Cost:
     """What a done run took in the mean; None where nothing was recorded."""
 

@@ -1,5 +1,6 @@
 """Loss functions with checked maths: torch-like functions, modules by name, one contract."""
 
+from losses.adversary import Adversary
 from losses.arguments import (
     Bounds,
     ClassCounts,

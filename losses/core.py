@@ -115,6 +115,7 @@ class Loss:
         additive: whether the sum over a batch is the sum over its parts.
         saturating: why the gradient vanishes for confident mistakes, if it does.
         unbounded: why large outputs overflow by definition, if they do.
+        quality: whether the target of a positive says how good it is, not only that it is one.
         derivative: the same maths by hand, (output, target, **parameters) to (values, derivative)
             or (values, derivative, counts): the derivative of the sum of values by the output, of
             its shape. Evaluated without a graph, on pieces of a batch, see :mod:`losses.fused`; for
@@ -141,6 +142,7 @@ class Loss:
     point: Callable[[Tensor], Tensor] | None = None
     within: Bounds | None = None
     output_within: Bounds | None = None
+    quality: bool = False
     derivative: Callable[..., tuple[Tensor, ...]] | None = None
     additive: bool = True
     saturating: str | None = None

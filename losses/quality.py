@@ -20,6 +20,7 @@ from losses.core import loss
     "quality_focal",
     target="binary",
     source="Li et al. 2020, arXiv:2006.04388",
+    quality=True,
     derivative=derivatives.quality_focal,
 )
 def quality_focal(
@@ -44,6 +45,7 @@ def quality_focal(
     "varifocal",
     target="binary",
     source="Zhang et al. 2020, arXiv:2008.13367",
+    quality=True,
     derivative=derivatives.varifocal,
 )
 def varifocal(

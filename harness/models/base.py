@@ -1,8 +1,8 @@
 """What a model is, and the registry of all of them."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +22,17 @@ PRETRAINED = Parameter("pretrained", str | None, None)
 
 @dataclass(frozen=True)
 class Model:
-    """One registered model: a function (input_shape, outputs, *, parameters) to a module."""
+    """One registered model: a function (input_shape, outputs, *, parameters) to a module.
+
+    `subjects` are what the terms of an objective compare, where a model has several, and how each
+    is given, see :mod:`harness.models.boxes`.
+    """
 
     name: str
     function: Callable[..., nn.Module]
     own: dict[str, Parameter]
     gives: Gives
+    subjects: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -54,7 +59,7 @@ REGISTRY: dict[str, Model] = {}
 
 
 def model(
-    name: str, gives: Gives = "values"
+    name: str, gives: Gives = "values", subjects: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     """Register a function (input_shape, outputs, *, parameters) that returns a module.
 
@@ -68,7 +73,7 @@ def model(
     def register(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if name in REGISTRY:
             raise ValueError(f"model '{name}' is registered twice")
-        REGISTRY[name] = Model(name, function, parameters_of(function), gives)
+        REGISTRY[name] = Model(name, function, parameters_of(function), gives, subjects or {})
         return function
 
     return register

@@ -52,6 +52,11 @@ def _flat_row(comparison: Comparison, task: TaskResult, result: ArmResult) -> di
     contrast.pop("differences", None)
     names = {"mean": "difference", "sd": "difference_sd"}
     facts = {"metric": comparison.metric, "direction": comparison.direction}
+    references = {
+        f"{name}.{what}": getattr(spread, what)
+        for name, spread in style.references(comparison, task)
+        for what in ("mean", "sd")
+    }
     others = {
         f"{name}.{what}": getattr(spread, what)
         for name, spread in result.others.items()
@@ -65,6 +70,7 @@ def _flat_row(comparison: Comparison, task: TaskResult, result: ArmResult) -> di
         "pairs": pairs,
         **{names.get(key, key): value for key, value in contrast.items()},
         **dataclasses.asdict(result.cost),
+        **references,
         **others,
     }
 
@@ -81,6 +87,22 @@ def cells(result: ArmResult, places: int) -> list[str]:
         style.interval(contrast.low, contrast.high, places) if contrast else style.NOTHING,
         style.p_value(contrast.p_holm) if contrast else style.NOTHING,
         style.marked(result),
+    ]
+
+
+def reference_cells(comparison: Comparison, task: TaskResult) -> list[list[str]]:
+    """The rows below those of the arms: what has learnt nothing."""
+    places, gap = style.task_decimals(task), style.NOTHING
+    return [
+        [
+            name,
+            f"{spread.n}",
+            style.number(spread.mean, places),
+            style.number(spread.sd, places),
+            *[gap] * 3,
+            style.UNTAUGHT,
+        ]
+        for name, spread in style.references(comparison, task)
     ]
 
 
@@ -109,6 +131,8 @@ def to_markdown(comparison: Comparison) -> str:
                 row[0] = f"**{row[0]}**"
                 row[2] = f"**{row[2]}**"
             rows.append(f"| {' | '.join(row)} |")
+        for row in reference_cells(comparison, task):
+            rows.append(f"| {' | '.join(map(escape_markdown, row))} |")
         parts.append("\n".join(rows))
         parts += _others(task)
     parts += [escape_markdown(line) for line in style.footnotes(comparison)]
@@ -140,11 +164,12 @@ def _others(task: TaskResult) -> list[str]:
     names = other_metrics(task)
     if not names:
         return []
-    head = ["metric", *(escape_markdown(result.arm) for result in task.arms)]
-    rows = [f"| {' | '.join(head)} |", "|---|" + "---:|" * len(task.arms)]
+    columns = [(result.arm, result.others) for result in task.arms] + [*task.references.items()]
+    head = ["metric", *(escape_markdown(column) for column, _ in columns)]
+    rows = [f"| {' | '.join(head)} |", "|---|" + "---:|" * len(columns)]
     for name in names:
         places = others_decimals(task, name)
-        row = [spread(result.others.get(name), places) for result in task.arms]
+        row = [spread(values.get(name), places) for _, values in columns]
         rows.append(f"| {' | '.join([escape_markdown(name), *row])} |")
     return ["Other metrics (exploratory, mean ± sd):", "\n".join(rows)]
 
@@ -178,5 +203,11 @@ def to_latex(comparison: Comparison) -> str:
                 row = [rf"\textbf{{{row[0]}}}", runs, rf"\textbf{{{row[2]}}}"]
             row += [*map(_latex_number, rest), escape_latex(verdict)]
             lines.append(" & ".join(row) + r" \\")
+        below = reference_cells(comparison, task)
+        lines += [r"\midrule"] if below else []
+        for row in below:
+            name, runs, mean, sd, *rest = row
+            shown = [escape_latex(name), runs, *map(_latex_number, (mean, sd, *rest))]
+            lines.append(" & ".join(shown) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"

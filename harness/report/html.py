@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.comparison import ArmResult, Comparison, TaskResult
-from harness.report import sections, style
+from harness.report import exports, sections, style
 from harness.report.figures import both_widths, forest, response
 from harness.report.markup import Safe, details, element, join, table
 from harness.report.panels import curve_panels, difference_panels
@@ -95,14 +95,16 @@ def _per_task(comparison: Comparison, draw: Callable[[TaskResult], Iterable[Safe
 
 
 def _boards(comparison: Comparison) -> list[Safe]:
-    boards = _per_task(comparison, lambda task: [_board(task)])
+    boards = _per_task(comparison, lambda task: [_board(comparison, task)])
     lines = [*style.footnotes(comparison), *([] if comparison.pending else [BOARD_HELP])]
     return [*boards, *(element("p", line, class_="soft") for line in lines)]
 
 
-def _board(task: TaskResult) -> Safe:
+def _board(comparison: Comparison, task: TaskResult) -> Safe:
     places = style.task_decimals(task)
     rows = [_board_row(result, places) for result in task.arms]
+    for name, runs, mean, sd, *_, text in exports.reference_cells(comparison, task):
+        rows.append([name, runs, mean, sd, *[style.NOTHING] * 6, text])
     return table(BOARD, rows, caption="Arms, best mean first; bold: among the best", class_="board")
 
 

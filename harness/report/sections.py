@@ -95,6 +95,10 @@ def others(comparison: Comparison) -> list[Safe]:
                 for result in task.arms
                 if result.done
             ]
+            rows += [
+                [name, *(exports.spread(known.get(metric), places[metric]) for metric in names)]
+                for name, known in task.references.items()
+            ]
             head = ["arm", *(_directed(comparison, name) for name in names)]
             text = "exploratory: mean ± standard deviation over seeds, no test"
             made.append(table(head, rows, caption=_caption(comparison, task, text)))

@@ -4,10 +4,11 @@ import math
 import unicodedata
 from collections.abc import Iterable
 
-from harness.comparison import ArmResult, Comparison, TaskResult, Verdict
+from harness.comparison import ArmResult, Comparison, Spread, TaskResult, Verdict
 
 NOTHING = "–"
 MOST_DECIMALS = 8
+UNTAUGHT = "has learnt nothing"
 SYMBOLS: dict[Verdict, str] = {
     "better": "▲",
     "worse": "▼",
@@ -130,6 +131,12 @@ def heading(comparison: Comparison) -> str:
     )
 
 
+def references(comparison: Comparison, task: TaskResult) -> list[tuple[str, Spread]]:
+    """What has learnt nothing, and its headline metric."""
+    found = ((clean(name), known.get(comparison.metric)) for name, known in task.references.items())
+    return [(name, spread) for name, spread in found if spread]
+
+
 def variance(comparison: Comparison) -> str:
     """Which variance the intervals hold."""
     tuning = comparison.tuning
@@ -153,6 +160,8 @@ def footnotes(comparison: Comparison) -> list[str]:
         lines.append(
             f"No practical difference: two one-sided tests put it within ±{comparison.margin:g}."
         )
+    if any(references(comparison, task) for task in comparison.tasks):
+        lines.append(f"{UNTAUGHT}: measured the same way, for the rows above to be held against.")
     if any(disagrees(result) for _, result in comparison.results()):
         lines.append("†: the exact sign-flip test falls on the other side of 5% than the t test.")
     return lines

@@ -17,7 +17,7 @@ def terminal(comparison: Comparison, *, width: int = WIDTH, color: bool = False)
     blocks = [
         _wrapped(comparison.question, width),
         _wrapped(style.heading(comparison), width),
-        *(_table(task, width, color, named=len(comparison.tasks) > 1) for task in comparison.tasks),
+        *(_table(comparison, task, width, color) for task in comparison.tasks),
         _wrapped(comparison.sentence, width),
         "\n".join(_note(note, width, color) for note in comparison.notes),
         "\n".join(_wrapped(line, width) for line in _legend(comparison)),
@@ -44,7 +44,7 @@ def _note(note: Note, width: int, color: bool) -> str:
     return _painted(_wrapped(label + note.text, width, " " * len(label)), note.level, color)
 
 
-def _table(task: TaskResult, width: int, color: bool, *, named: bool) -> str:
+def _table(comparison: Comparison, task: TaskResult, width: int, color: bool) -> str:
     """One task as aligned columns; the arm's name gives way first, then the verdict wraps."""
     places = style.task_decimals(task)
     rows = [
@@ -58,17 +58,22 @@ def _table(task: TaskResult, width: int, color: bool, *, named: bool) -> str:
         ]
         for result in task.arms
     ]
-    sizes = [max(style.columns(row[i]) for row in [list(HEAD), *rows]) for i in range(len(HEAD))]
+    below = [
+        [name, style.number(spread.mean, places), "", "", "", style.UNTAUGHT]
+        for name, spread in style.references(comparison, task)
+    ]
+    sizes = [max(style.columns(row[i]) for row in [list(HEAD), *rows, *below]) for i in range(len(HEAD))]
     rest = sum(sizes[1:5]) + 2 * 5 + 1
     sizes[0] = max(NARROWEST_ARM, min(sizes[0], width - rest - min(sizes[5], width // 3)))
     sizes[5] = max(NARROWEST_ARM, width - rest - sizes[0])
-    lines = [style.clean(task.task)] if named else []
+    lines = [style.clean(task.task)] if len(comparison.tasks) > 1 else []
     lines.append(" " + _line(list(HEAD), sizes, [HEAD[5]]))
     for row, result in zip(rows, task.arms, strict=True):
         words = textwrap.wrap(row[5], sizes[5]) or [""]
         text = _line(row, sizes, words)
         star = "*" if result.best else " "
         lines.append(_painted(star + text, result.verdict, color))
+    lines += [" " + _line(row, sizes, textwrap.wrap(row[5], sizes[5])) for row in below]
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from harness.batches import Batches, Draw
 from harness.config import OptimizerConfig
 from harness.data import Data, Part
 from harness.judges import Judges, Yardstick
+from harness.models import Model
 from harness.objective import OUTPUT, Compared, Facts, Objective, Subject
 from losses import Loss, Projection
 
@@ -98,6 +99,11 @@ class Task(LightningModule):
         """The same for a loss that names its inputs."""
         lacking = [name for name in loss.inputs if name not in cls.fields]
         return f"{loss.name} needs {' and '.join(lacking)}" if lacking else None
+
+    @classmethod
+    def refusal_together(cls, terms: Mapping[str, Loss], model: Model) -> str | None:
+        """Why losses, by their terms' names, cannot train this model, each of which fits the data."""
+        return None
 
     @classmethod
     def reads(cls, term: str, loss: Loss) -> str:

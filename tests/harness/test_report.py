@@ -77,6 +77,8 @@ def cases() -> dict[str, tuple[Plan, dict[str, Record]]]:
     no_curves = {run: dataclasses.replace(record, curve=[]) for run, record in done.items()}
     many = {f"focal {gamma}": {"focal": {"gamma": float(gamma)}} for gamma in range(14)}
     crowd = make_plan({"ce": ARMS["ce"], **many}, tasks=[f"task {i}" for i in range(12)], seeds=2)
+    untaught = {"raw inputs": {"test/accuracy": 0.5, "test/nll": 1.5}, HOSTILE: {"test/nll": 2.0}}
+    held = {run: dataclasses.replace(r, references=untaught) for run, r in done.items()}
     huge = {
         run: dataclasses.replace(record, metrics={"test/accuracy": 1e30 * (1 + record.seed)})
         for run, record in done.items()
@@ -97,10 +99,12 @@ def cases() -> dict[str, tuple[Plan, dict[str, Record]]]:
         "no curves": (plan, no_curves),
         "crowd": (crowd, make_records(crowd)),
         "huge": (plan, done | huge),
+        "references": (plan, held),
     }
 
 
 CASES = cases()
+ARMS_OF_DONE = ("focal", "ce", "mae")
 
 
 @pytest.fixture(params=CASES, scope="module")
@@ -186,6 +190,41 @@ def test_terminal_shows_the_table(done: Comparison) -> None:
     assert focal.contrast is not None
     assert f"{focal.mean:.4f}  {focal.contrast.mean:+.4f}" in rows[0]
     assert "\x1b[32m" in report.terminal(done, color=True)
+
+
+def test_what_has_learnt_nothing_stands_below_the_arms() -> None:
+    comparison = compare(*CASES["references"])
+    (task,) = comparison.tasks
+    spread = task.references["raw inputs"]["test/accuracy"]
+    assert (spread.n, spread.mean, spread.sd) == (10, 0.5, 0)
+    rows = report.terminal(comparison).splitlines()
+    places = {row.split()[0].strip("*"): i for i, row in enumerate(rows) if row}
+    assert places["raw"] == max(places[arm] for arm in ARMS_OF_DONE) + 1
+    assert rows[places["raw"]].split()[2:] == ["0.5000", "has", "learnt", "nothing"]
+    assert "| raw inputs | 10 | 0.5000 | 0.0000 | – | – | – |" in report.to_markdown(comparison)
+    assert "raw inputs & 10 & 0.5000 & 0.0000 & -- & -- & -- &" in report.to_latex(comparison)
+    for row in csv.DictReader(io.StringIO(report.to_csv(comparison))):
+        assert (row["raw inputs.mean"], row["raw inputs.sd"]) == ("0.5", "0.0")
+    words = Page(report.to_html(comparison)).words
+    assert words.count("raw inputs") == 2  # below the leaderboard and among the other metrics
+    without = report.terminal(compare(*CASES["done"]))
+    assert "learnt nothing" not in without
+
+
+def test_references_are_of_the_baselines_runs_where_it_has_them() -> None:
+    plan, records = CASES["done"]
+    for run, record in records.items():
+        of = {"ce": 0.1, "focal": 0.2, "mae": 0.3}[next(c.arm for c in plan.cells if run in
+              c.runs.values())]  # fmt: skip
+        known = {"untrained": {plan.metric: of}}
+        records = {**records, run: dataclasses.replace(record, references=known)}
+    assert compare(plan, records).tasks[0].references["untrained"][plan.metric].mean == (
+        pytest.approx(0.1)
+    )
+    missing = lose(plan, records, "ce", plan.seeds[:5], "failed")
+    spread = compare(plan, missing).tasks[0].references["untrained"][plan.metric]
+    assert spread.n == 10
+    assert spread.mean == pytest.approx((5 * 0.1 + 5 * 0.3) / 10)
 
 
 def test_terminal_notes_come_with_their_level() -> None:

@@ -92,3 +92,65 @@ def test_the_players_want_opposite_things(judge_loss, generator_loss):
     else:
         assert (for_judge > 0).all()
     assert (for_generator < 0).all()
+
+
+@pytest.mark.parametrize("penalty", [0.0, 10.0])
+@pytest.mark.parametrize(("judge_loss", "generator_loss"), PAIRS)
+def test_an_adversary_moves_one_player_at_a_time(judge_loss, generator_loss, penalty):
+    """Nothing has to be detached, frozen or zeroed by whoever trains, running means included."""
+    torch.manual_seed(0)
+    generator = nn.Linear(2, 3)
+    layers = [nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)]
+    judge = nn.Sequential(*layers, *([] if penalty else [nn.BatchNorm1d(1)]))
+    game = judge_loss.rpartition("_")[0]
+    adversary = losses.Adversary(judge, game, generator=generator_loss, penalty=penalty)
+    steps = {net: torch.optim.Adam(net.parameters(), lr=0.1) for net in (judge, generator)}
+    for _ in range(3):
+        before = state(generator), state(judge)
+        adversary.judge_loss(torch.randn(8, 3), generator(torch.randn(8, 2))).backward()
+        assert all(p.grad is None for p in generator.parameters())
+        steps[judge].step()
+        assert same(generator, before[0])
+        assert not same(judge, before[1])
+        steps[judge].zero_grad()
+        before = state(judge)
+        adversary.generator_loss(generator(torch.randn(8, 2))).backward()
+        assert all(p.grad is None for p in judge.parameters())
+        steps[generator].step()
+        assert same(judge, before)
+        steps[generator].zero_grad()
+
+
+def test_an_adversary_computes_the_registered_losses():
+    torch.manual_seed(1)
+    judge, real = nn.Linear(3, 1), torch.randn(6, 3)
+    fake = torch.randn(6, 3, requires_grad=True)
+    adversary = losses.Adversary(judge, "lsgan", generator_settings={"wanted": 0.5})
+    expected = losses.lsgan_discriminator(judge(real), judge(fake.detach()))
+    assert torch.equal(adversary.judge_loss(real, fake), expected)
+    value = adversary.generator_loss(fake)
+    assert torch.equal(value, losses.lsgan_generator(judge(fake), wanted=0.5))
+    (slope,) = torch.autograd.grad(value, fake)
+    (expected,) = torch.autograd.grad(losses.lsgan_generator(judge(fake), wanted=0.5), fake)
+    torch.testing.assert_close(slope, expected)
+    drawn = [torch.Generator().manual_seed(2) for _ in range(2)]
+    critic = losses.Adversary(judge, "wgan", penalty=10)
+    plain = losses.wgan_critic(judge(real), judge(fake.detach()))
+    added = losses.gradient_penalty(judge, real, fake, generator=drawn[0])
+    torch.testing.assert_close(critic.judge_loss(real, fake, drawn[1]), plain + 10 * added)
+
+
+@pytest.mark.parametrize(
+    ("game", "given", "message"),
+    [
+        ("wgann", {}, "there is no game 'wgann'; did you mean 'wgan'?"),
+        ("gan", {"generator": "wgan_generator"}, "is no generator's loss of the game gan"),
+        ("gan", {"generator": "gan_generator_satur"}, "there is no loss 'gan_generator_satur'"),
+        ("gan", {"penalty": -1}, "Adversary.penalty must be >= 0, got -1"),
+        ("gan", {"generator_settings": {"wanted": 1}}, "gan_generator has no parameter 'wanted'"),
+    ],
+)
+def test_a_game_that_cannot_be_played_is_refused(game, given, message):
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as raised:
+        losses.Adversary(nn.Linear(1, 1), game, **given)
+    assert message in str(raised.value)
