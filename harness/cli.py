@@ -1,9 +1,13 @@
 """The command line: parsing only."""
 
 import argparse
+import difflib
 import os
+import re
 import sys
 from collections.abc import Sequence
+from importlib import metadata
+from typing import NoReturn
 
 EXAMPLES = """\
 examples:
@@ -17,14 +21,40 @@ examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest command where there is none of that name."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.match(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if wrong:
+            known = re.findall(r"[a-z]+", wrong[2])
+            close = difflib.get_close_matches(wrong[1], known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}"
+            message = f"there is no command '{wrong[1]}'; {hint}"
+        super().error(message)
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        try:
+            found = metadata.version("lossbench")
+        except metadata.PackageNotFoundError:
+            found = "from source, not installed"
+        print(f"lossbench {found}")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="lossbench",
         description="Train models under many losses and compare the results fairly.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", nargs=0, action=_Version, help="print the version and leave")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, words: str, *, overrides: bool = True) -> argparse.ArgumentParser:

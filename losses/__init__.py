@@ -11,25 +11,38 @@ from losses.arguments import (
     Positive,
     Share,
 )
-from losses.boundary import (
-    binary_boundary,
-    border_weight,
-    boundary,
-    cl_dice,
-    edge_distance,
-    hausdorff_dt,
-    hausdorff_er,
-    signed_distance,
+from losses.boundary import border_weight, edge_distance, signed_distance
+from losses.core import Fraction, Loss, get, loss, names
+from losses.generative import gradient_penalty
+from losses.inputs import IGNORING
+from losses.module import LossModule, build
+from losses.ordinal import Thresholds
+from losses.penalty import (
+    Penalty,
+    PenaltyModule,
+    build_penalty,
+    get_penalty,
+    penalised,
+    penalty,
+    penalty_names,
 )
-from losses.boxes import (
-    alpha_iou,
-    ciou,
-    diou,
-    eiou,
-    giou,
-    iou,
-    unitbox,
+from losses.projection import (
+    Projection,
+    ProjectionRule,
+    build_projection,
+    get_projection,
+    projection,
+    projection_names,
 )
+from losses.restoration import Perceptual
+from losses.sequence import perplexity
+from losses.source import code_hash, source_hash
+from losses.weighting import class_weight, pos_weight
+
+# isort: split
+# What follows is written by `python -m losses.docs --write`.
+from losses.boundary import binary_boundary, boundary, cl_dice, hausdorff_dt, hausdorff_er
+from losses.boxes import alpha_iou, ciou, diou, eiou, giou, iou, unitbox
 from losses.classification import (
     asymmetric,
     bce,
@@ -43,7 +56,6 @@ from losses.classification import (
     nll,
     poly1,
 )
-from losses.core import Fraction, Loss, get, loss, names
 from losses.distillation import distillation, dkd
 from losses.divergence import jeffreys, jensen_shannon, kl, reverse_kl, skew_js, skew_kl
 from losses.embedding import contrastive, cosine_embedding, triplet
@@ -51,7 +63,6 @@ from losses.generative import (
     gan_discriminator,
     gan_generator,
     gan_generator_saturating,
-    gradient_penalty,
     hinge_discriminator,
     hinge_generator,
     lsgan_discriminator,
@@ -60,7 +71,6 @@ from losses.generative import (
     wgan_critic,
     wgan_generator,
 )
-from losses.inputs import IGNORING
 from losses.longtail import balanced_softmax, ldam, logit_adjusted
 from losses.margin import (
     binary_perceptron,
@@ -73,21 +83,9 @@ from losses.margin import (
     squared_hinge,
 )
 from losses.metric import batch_hard, circle, multi_similarity, sup_con
-from losses.module import LossModule, build
 from losses.noise import bi_tempered, gce, symmetric_ce
-from losses.ordinal import Thresholds, coral, corn
-from losses.penalty import (
-    Penalty,
-    PenaltyModule,
-    build_penalty,
-    elastic_net,
-    get_penalty,
-    l1,
-    l2,
-    penalised,
-    penalty,
-    penalty_names,
-)
+from losses.ordinal import coral, corn
+from losses.penalty import elastic_net, l1, l2
 from losses.pixels import (
     asymmetric_unified_focal,
     balanced_bce,
@@ -100,17 +98,7 @@ from losses.pixels import (
 )
 from losses.pooled import batch_dice, binary_batch_dice
 from losses.preference import dapo, dpo, dr_grpo, grpo, ipo, kto, orpo, ppo_clip, simpo
-from losses.projection import (
-    Projection,
-    ProjectionRule,
-    build_projection,
-    clip_weights,
-    get_projection,
-    max_norm,
-    projection,
-    projection_names,
-    proximal_l1,
-)
+from losses.projection import clip_weights, max_norm, proximal_l1
 from losses.proxy import (
     arcface,
     cosface,
@@ -135,7 +123,7 @@ from losses.regression import (
     smooth_l1,
     tweedie,
 )
-from losses.restoration import Perceptual, charbonnier, ms_ssim, ssim, total_variation
+from losses.restoration import charbonnier, ms_ssim, ssim, total_variation
 from losses.segmentation import (
     binary_dice,
     binary_focal_tversky,
@@ -148,8 +136,7 @@ from losses.segmentation import (
     log_cosh_dice,
     tversky,
 )
-from losses.sequence import ctc, perplexity
-from losses.source import code_hash, source_hash
+from losses.sequence import ctc
 from losses.views import barlow_twins, clip, learned_clip, nt_xent, siglip, vicreg
 from losses.vocabulary import (
     adaptive_softmax,
@@ -157,4 +144,3 @@ from losses.vocabulary import (
     huffman_softmax,
     two_level_softmax,
 )
-from losses.weighting import class_weight, pos_weight

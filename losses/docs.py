@@ -1,10 +1,12 @@
-"""The table of all losses, penalties and projections in losses/README.md, made from their words.
+"""What is written down elsewhere about losses, penalties and projections, made from their words.
 
-`python -m losses.docs` prints it, `python -m losses.docs --write` puts it into the README, and the
-notes' table against measurement and the page of errata likewise.
+`python -m losses.docs` prints the table of losses/README.md; `python -m losses.docs --write` puts
+it there, the notes' table against measurement and the page of errata likewise, and what
+losses/__init__.py imports of every family.
 """
 
 import argparse
+import importlib
 import inspect
 import json
 import re
@@ -25,6 +27,9 @@ README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- table of losses: begin -->", "<!-- table of losses: end -->"
 ERRATA_BEGIN, ERRATA_END = "<!-- errata: begin -->", "<!-- errata: end -->"
 ATLAS_BEGIN, ATLAS_END = "<!-- atlas: begin -->", "<!-- atlas: end -->"
+PUBLIC = Path(__file__).with_name("__init__.py")
+WIDTH = 100  # of a line, as in pyproject.toml
+SPLIT = "# isort: split\n# What follows is written by `python -m losses.docs --write`.\n"
 LOSS_HEADER = ("name", "formula", "parameters", "target", "source", "declared")
 PENALTY_HEADER = ("name", "formula", "parameters", "source")
 
@@ -49,6 +54,29 @@ def with_table(text: str) -> str:
     text = _between(text, BEGIN, END, table())
     text = _between(text, ATLAS_BEGIN, ATLAS_END, claims.table())
     return _between(text, ERRATA_BEGIN, ERRATA_END, errata.table())
+
+
+def with_exports(text: str) -> str:
+    """The text of losses/__init__.py with an import of everything registered after its marker."""
+    before, marker, _ = text.partition(SPLIT)
+    if not marker:
+        raise ValueError(f"{PUBLIC.name} needs the lines {SPLIT!r}")
+    return before + marker + "\n".join(_imports())
+
+
+def _imports() -> Iterator[str]:
+    """One import of each family, as the formatter writes it."""
+    for file in sorted(PUBLIC.parent.glob("*.py")):
+        if "\n@" in file.read_text(encoding="utf-8"):  # a new family registers when imported
+            importlib.import_module(f"losses.{file.stem}")
+    functions = [e.function for known in (REGISTRY, PENALTIES, PROJECTIONS) for e in known.values()]
+    own = [f for f in functions if f.__module__.startswith("losses.")]  # not a plug-in's
+    for module in sorted({f.__module__ for f in own}):
+        names = sorted(f.__name__ for f in own if f.__module__ == module)
+        line = f"from {module} import {', '.join(names)}"
+        lines = [f"from {module} import (", *(f"    {name}," for name in names), ")"]
+        yield line if len(line) <= WIDTH else "\n".join(lines)
+    yield ""
 
 
 def _between(text: str, begin: str, end: str, made: str) -> str:
@@ -129,11 +157,12 @@ def _parameters(parameters: dict[str, Parameter]) -> str:
 
 
 def main() -> None:
-    """Print the table, or write it into the README."""
+    """Print the table, or write it and the imports where they belong."""
     parser = argparse.ArgumentParser(prog="python -m losses.docs", description=main.__doc__)
-    parser.add_argument("--write", action="store_true", help=f"update {README.name}")
+    parser.add_argument("--write", action="store_true", help="update the files")
     if parser.parse_args().write:
-        README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+        for path, change in ((PUBLIC, with_exports), (README, with_table)):
+            path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         print(table())
 

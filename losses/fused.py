@@ -145,6 +145,8 @@ def _pieces(
         )
     if entry.target == "boxes":
         most *= 2  # tiny operations, of which the number counts
+    elif entry.target in ("index", "index or probabilities", "probabilities"):
+        most *= 4  # few buffers beside one of the softmax
     if size <= most or output.ndim < 3:
         yield from _split(tensors, max(1, most // size), 0)
         return

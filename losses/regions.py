@@ -128,8 +128,8 @@ def _back_to_mask_(
     slope = by_predicted.unsqueeze(-1)
     if squared:
         slope = 2 * slope * p
-    slope = (y.unsqueeze(1) * by_both.unsqueeze(-1)).add_(slope)
-    p.mul_(slope.mul_(1 - p))
+    slope = (y.unsqueeze(1) * by_both.unsqueeze(-1)).add_(slope).mul_(p)
+    p.neg_().add_(1).mul_(slope)
 
 
 _CLASSES = _Kind(lambda x: x.softmax(1), _of_classes, _back_to_classes_)

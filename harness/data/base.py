@@ -1,8 +1,8 @@
 """What a data set is, before and after it is divided, and the registry of all of them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,35 +12,76 @@ from harness.data.scale import in_units
 from harness.data.split import Array, Split, cut
 from losses.arguments import Parameter, nearest, parameters_of
 
+if TYPE_CHECKING:
+    from harness.data.pictures import Pictures
+
 Kind = Literal["binary", "multiclass", "multilabel", "regression", "mask", "semantic", "boxes"]
 Target = Any
 """A tensor of N rows, or such tensors by name."""
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and sd of red, green and blue."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Items of one part: inputs float32 [N, ...]; target, see :class:`Data`, all of N rows."""
+    """Items of one part.
+
+    Attributes:
+        inputs: float32 [N, ...], or pixels in uint8, which are scaled when they are taken.
+        target: see :class:`Data`, all of N rows; maps may be kept in int16 until they are taken.
+        normalise: of pixels, see :func:`scaled`.
+    """
 
     inputs: Tensor
     target: Target
+    normalise: bool = False
 
     def to(self, device: torch.device) -> "Part":
         """The same items on a device."""
-        return Part(self.inputs.to(device), _each(self.target, lambda rows: rows.to(device)))
+        target = each(self.target, lambda rows: rows.to(device))
+        return replace(self, inputs=self.inputs.to(device), target=target)
 
     def take(self, rows: Tensor) -> tuple[Tensor, Target]:
         """Inputs and target of some items."""
         rows = rows.to(self.inputs.device)
-        return self.inputs[rows], _each(self.target, lambda tensor: tensor[rows])
+        target = each(self.target, lambda tensor: plain(tensor[rows]))
+        return scaled(self.inputs[rows], self.normalise), target
+
+    def batches(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Target]]:
+        """The same, one batch of row numbers after the other."""
+        return map(self.take, batches)
 
     def __len__(self) -> int:
         return len(self.inputs)
 
 
-def _each(target: Target, change: Callable[[Tensor], Tensor]) -> Target:
-    if isinstance(target, Tensor):
-        return change(target)
-    return {name: change(tensor) for name, tensor in target.items()}
+def scaled(pixels: Tensor, normalise: bool) -> Tensor:
+    """Pixels uint8 [N, C, H, W] as float32 from 0 to 1; other inputs as they are.
+
+    Args:
+        pixels: what a part holds.
+        normalise: subtract each colour's mean over ImageNet and divide by its sd, as weights that
+            were trained there expect.
+    """
+    if pixels.dtype is not torch.uint8:
+        return pixels
+    shares = pixels.float() / 255
+    if not normalise:
+        return shares
+    mean, sd = torch.tensor(IMAGENET, device=pixels.device).view(2, 3, 1, 1)
+    return (shares - mean) / sd
+
+
+def plain(target: Tensor) -> Tensor:
+    """A target as losses take it: maps are kept in int16 and taken in int64."""
+    return target.long() if target.dtype is torch.int16 else target
+
+
+def each(target: Any, change: Callable[[Any], Any]) -> Any:
+    """A target with every tensor or array of it changed alike."""
+    if isinstance(target, Mapping):
+        return {name: change(rows) for name, rows in target.items()}
+    return change(target)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +110,8 @@ class Data:
             corruption; of maps, pixels per class. int64, None for regression.
         rows: row numbers in the source per part (`train`, `val`, `test`), int64 [N], or [N, M]
             where an item is composed of up to M source rows, the rest being -1.
+        augment: what is done to training items as they are used, see :mod:`harness.data.augment`.
+        notes: what was left out of the source, and why.
     """
 
     kind: Kind
@@ -81,6 +124,8 @@ class Data:
     fingerprints: dict[str, str]
     class_counts: Tensor | None
     rows: dict[str, Tensor] = field(default_factory=dict)
+    augment: str = "none"
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +133,9 @@ class Raw:
     """What a data set's function returns: every item, undivided and unscaled.
 
     Attributes:
-        inputs: float [N, ...].
-        target: int64 [N], [N, L] or [N, H, W], or float [N] or [N, K]; see :class:`Data`.
+        inputs: float [N, ...], or pictures that are read one by one.
+        target: int64 [N], [N, L] or [N, H, W], float [N] or [N, K], or arrays by name; see
+            :class:`Data`. None where it is read with the pictures.
         target_names: as in :class:`Data`.
         fingerprint: sha256 of the source.
         standardise: z-score each input column by the training part; off where inputs have a scale
@@ -98,10 +144,11 @@ class Raw:
         rows: source rows of each item, int64 [N, M]; None where items are the rows.
         composed: sha256 of items that the data set composed from the source.
         unseen: the parts share no class, and those that train are numbered first.
+        faults: what is wrong with the source, a sentence each, and was left out of all this.
     """
 
-    inputs: Array
-    target: Array
+    inputs: "Array | Pictures"
+    target: Any
     target_names: tuple[str, ...]
     fingerprint: str
     standardise: bool = True
@@ -109,11 +156,16 @@ class Raw:
     rows: Array | None = None
     composed: str | None = None
     unseen: bool = False
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """One registered data set; `kind` is None where a parameter of that name says it."""
+    """One registered data set.
+
+    `kind` is None where a parameter of that name says it. `needs` says which files must lie where,
+    for data that come with no library.
+    """
 
     name: str
     function: Callable[..., Raw]
@@ -121,18 +173,25 @@ class DataSet:
     source: str
     licence: str
     parameters: dict[str, Parameter]
+    needs: str = ""
 
 
 REGISTRY: dict[str, DataSet] = {}
 
 
 def dataset(
-    name: str, *, kind: Kind | None, source: str, licence: str = ""
+    name: str,
+    *,
+    kind: Kind | None,
+    source: str,
+    licence: str = "",
+    needs: str = "",
+    options: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Raw]], Callable[..., Raw]]:
     """Register a function (split_seed, *, parameters) that returns a :class:`Raw`.
 
     Its parameters are joined by `train_size` and by those its kind has in
-    :mod:`harness.data.corrupt`.
+    :mod:`harness.data.corrupt`, and by those of `options`.
 
     Raises:
         ValueError: the name is taken.
@@ -142,10 +201,11 @@ def dataset(
         if name in REGISTRY:
             raise ValueError(f"data set '{name}' is registered twice")
         declared = parameters_of(function) | parameters_of(cut)
-        for each in [kind] if kind else corrupt.BY_KIND:
-            declared |= parameters_of(corrupt.BY_KIND[each])
-            declared |= parameters_of(in_units) if each == "regression" else {}
-        REGISTRY[name] = DataSet(name, function, kind, source, licence, declared)
+        declared |= parameters_of(options) if options else {}
+        for one in [kind] if kind else get_args(declared["kind"].annotation):
+            declared |= parameters_of(corrupt.BY_KIND[one])
+            declared |= parameters_of(in_units) if one == "regression" else {}
+        REGISTRY[name] = DataSet(name, function, kind, source, licence, declared, needs)
         return function
 
     return register

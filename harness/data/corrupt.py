@@ -5,7 +5,7 @@ array of positions) and their new targets. Its keyword-only parameters are optio
 of that kind. More corruption contains less: a larger share spoils the same items and others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -112,11 +112,17 @@ def maps(target: Array, _: np.random.Generator) -> tuple[Array, Array]:
     return np.arange(len(target)), target
 
 
-BY_KIND: dict[str, Callable[..., tuple[Array, Array]]] = {
+def objects(target: Mapping[str, Array], _: np.random.Generator) -> tuple[Array, Any]:
+    """Nothing is done to boxes and labels of objects."""
+    return np.arange(len(target["labels"])), target
+
+
+BY_KIND: dict[str, Callable[..., tuple[Array, Any]]] = {
     "binary": classes,
     "multiclass": classes,
     "multilabel": labels,
     "regression": numbers,
     "mask": maps,
     "semantic": maps,
+    "boxes": objects,
 }

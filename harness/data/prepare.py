@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from harness.data import corrupt
-from harness.data.base import Data, Kind, Part, Raw, get
+from harness.data.base import Data, Kind, Part, Raw, each, get
+from harness.data.objects import check_objects
 from harness.data.scale import in_units, standardised, z_scored
 from harness.data.split import Array, Split, cut, generator, random_split
 from losses.arguments import Parameter, check_arguments, parameters_of
@@ -67,7 +68,9 @@ def _split(kind: Kind, raw: Raw, seed: int, size: dict[str, Any]) -> Split:
     classes = raw.target if kind in ("binary", "multiclass") else None
     if kind in MAPS:
         check_maps(raw.target, raw.inputs, len(raw.target_names))
-    split = raw.split or random_split(len(raw.target), classes, generator(seed, "split"))
+    if kind == "boxes":
+        check_objects(raw.target, raw.inputs, len(raw.target_names))
+    split = raw.split or random_split(len(raw.inputs), classes, generator(seed, "split"))
     train = cut(split[0], classes, **size)
     if classes is not None and not raw.unseen:
         there = np.bincount(classes[train], minlength=len(raw.target_names))
@@ -91,24 +94,24 @@ def _assembled(
     target, scale = raw.target, None
     if kind == "regression":
         target, scale = standardised(target, train, raw.target_names)
-    kept, corrupted = corrupt.BY_KIND[kind](target[train], rng, **options)
-    changed = corrupted != target[train][kept]
+    clean = each(target, lambda array: array[train])
+    kept, corrupted = corrupt.BY_KIND[kind](clean, rng, **options)
+    changed = np.zeros(len(kept), bool) if kind == "boxes" else corrupted != clean[kept]
     train = train[kept]
     if scale is not None:
         (target, _), (corrupted, scale) = (in_units(t, scale, **units) for t in (target, corrupted))
     inputs = z_scored(raw.inputs, train) if raw.standardise else raw.inputs
-    dtype = np.float32 if kind == "regression" else np.int64
 
-    def part(numbers: Array, values: Array) -> Part:
+    def part(numbers: Array, values: Any) -> Part:
         chosen = inputs[numbers].astype(np.float32)
-        return Part(torch.from_numpy(chosen), torch.from_numpy(values.astype(dtype)))
+        return Part(torch.from_numpy(chosen), each(values, lambda array: _tensor(kind, array)))
 
     rows = [numbers if raw.rows is None else raw.rows[numbers] for numbers in (train, val, test)]
     return Data(
         kind=kind,
         train=part(train, corrupted),
-        val=part(val, target[val]),
-        test=part(test, target[test]),
+        val=part(val, each(target, lambda array: array[val])),
+        test=part(test, each(target, lambda array: array[test])),
         outputs=1 if kind in ("binary", "mask") else len(raw.target_names),
         target_names=raw.target_names,
         scale=scale,
@@ -119,10 +122,17 @@ def _assembled(
     )
 
 
-def _counts(kind: Kind, target: Array, number: int) -> Tensor | None:
+def _tensor(kind: Kind, array: Array) -> Tensor:
+    if kind == "boxes":  # several arrays, each of its own type
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.astype(np.float32 if kind == "regression" else np.int64))
+
+
+def _counts(kind: Kind, target: Any, number: int) -> Tensor | None:
     if kind == "regression":
         return None
-    asked = target[target != IGNORE_INDEX] if kind in MAPS else target
+    target = target["labels"] if kind == "boxes" else target
+    asked = target[target != IGNORE_INDEX] if kind in (*MAPS, "boxes") else target
     counts = target.sum(0) if kind == "multilabel" else np.bincount(asked, minlength=number)
     return torch.from_numpy(counts.astype(np.int64))
 

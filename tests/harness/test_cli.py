@@ -264,3 +264,27 @@ def test_ctrl_c_ends_a_run_and_writes_nothing(multirun: list[str], here: Path) -
     assert err == "\nlossbench: stopped; the same command goes on\n"
     assert records(store) == {}
     assert not alive(process.pid)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("trian", "did you mean 'train'?"), ("xyzzy", "there are train, sweep, plan")],
+)
+def test_an_unknown_command_names_the_nearest(
+    word: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([word])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert f"there is no command '{word}'; " in err
+    assert said in err
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert not stop.value.code
+    assert re.fullmatch(
+        r"lossbench (\d+\.\d+\S*|from source, not installed)\n", capsys.readouterr().out
+    )

@@ -11,12 +11,21 @@ import torch
 import losses
 from losses.conformance import check
 from losses.core import REGISTRY
-from losses.docs import END, README, table, with_table
+from losses.docs import END, PUBLIC, README, table, with_exports, with_table
 
 
 def test_readme_table_is_current():
     text = README.read_text(encoding="utf-8")
     assert with_table(text) == text, "run: python -m losses.docs --write"
+
+
+def test_what_is_public_is_what_is_registered():
+    text = PUBLIC.read_text(encoding="utf-8")
+    assert with_exports(text) == text, "run: python -m losses.docs --write"
+    known = {*losses.names(), *losses.penalty_names(), *losses.projection_names()}
+    assert all(callable(getattr(losses, name)) for name in known)
+    with pytest.raises(ValueError, match="needs the lines"):
+        with_exports(text.replace("isort", "sorted"))
 
 
 def test_table_has_a_row_with_a_formula_for_everything():
