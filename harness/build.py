@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import data, tasks, tune
+from harness import controls, data, tasks, tune
 from harness.compose import compose, expand, register
 from harness.config import RunConfig, differences, outcome, run_id
 from harness.paths import config_dir
@@ -51,13 +51,20 @@ def build_plan(wanted: Request) -> Plan:
     for by_arm in resolved.values():
         _refuse_equal(owner, by_arm)
     seeds = seeds_of(file)
+    known = controls.parse(owner, file.controls, list(arms))
     tuning = tune.first_trials(owner, file, resolved, arms) if file.tune else None
-    cells = [
-        cell for task, by_arm in resolved.items() for cell in _cells(owner, task, by_arm, seeds)
-    ]
+    cells = []
+    for task, by_arm in resolved.items():
+        beside = {
+            word: controls.config_of(word, factor, by_arm[file.baseline])
+            for word, factor in known.items()
+        }
+        made = _cells(owner, task, {**by_arm, **beside}, seeds)
+        cells += made[: len(arms)]
+        cells += [controls.cell(c.arm, c, beside[c.arm], seeds) for c in made[len(arms) :]]
     if tuning:  # their runs are known when their settings are
         cells = [dataclasses.replace(cell, runs={}) for cell in cells]
-    return Plan(
+    plan = Plan(
         name=wanted.name,
         question=file.question,
         metric=file.metric,
@@ -73,7 +80,12 @@ def build_plan(wanted: Request) -> Plan:
         overrides=list(wanted.overrides),
         watched=_watched(resolved),
         tuning=tuning,
+        controls=known,
     )
+    if tuning is None:
+        return plan
+    trials = [*tuning.trials, *controls.mirrored(plan, tuning.trials)]
+    return dataclasses.replace(plan, tuning=dataclasses.replace(tuning, trials=trials))
 
 
 def _cells(

@@ -15,6 +15,7 @@ class Cell:
         config: the resolved config without seed, store and trackers; of a tuned arm the chosen one.
         runs: run id per seed; empty while a tuned arm's settings are not chosen yet.
         variants: configs per seed that differ from `config`, where every seed is tuned anew.
+        shift: what is added to a seed of the sweep; not 0 only for the control `null`.
         steps: optimiser steps of one run.
         seconds: what one run is expected to take, from a few steps tried when the plan was made.
         gradient: norm of the objective's gradient at the first batch of the first seed.
@@ -28,6 +29,7 @@ class Cell:
     seconds: float = 0.0
     gradient: float | None = None
     variants: dict[int, dict[str, Any]] = field(default_factory=dict)
+    shift: int = 0
 
     def config_of(self, seed: int) -> dict[str, Any]:
         """The config of one seed's run."""
@@ -107,13 +109,16 @@ class Plan:
         baseline: the arm others are compared with.
         margin: differences smaller than this (in the metric's units) do not matter in practice.
         tasks, arms, seeds: names and numbers in the order of the file.
-        cells: one per task and arm.
+        cells: one per task and arm, controls included.
         differences: per arm, its objective in short (`objective`), and config keys beyond the loss
             in which it differs from the baseline, with its values.
         command: what to type to run it again.
         overrides: config overrides given on the command line.
         watched: sha256 of each data file of the user's own that the runs read, by path.
         tuning: how arms are tuned, if they are.
+        controls: arms whose outcome is known beforehand, by name, with the number they take; they
+            are none of `arms`, see :mod:`harness.controls`.
+        late: seeds first planned when results of others could be seen, with the day.
     """
 
     name: str
@@ -131,6 +136,8 @@ class Plan:
     overrides: list[str] = field(default_factory=list)
     watched: dict[str, str] = field(default_factory=dict)
     tuning: Tuning | None = None
+    controls: dict[str, float] = field(default_factory=dict)
+    late: dict[int, str] = field(default_factory=dict)
 
     @property
     def settled(self) -> bool:
@@ -146,13 +153,12 @@ class Plan:
         for seed in self.seeds:
             for cell in self.cells:
                 if seed in cell.runs:
-                    yield PlannedRun(
-                        cell.runs[seed], cell.task, cell.arm, seed, cell.config_of(seed)
-                    )
+                    trained, config = seed + cell.shift, cell.config_of(seed)
+                    yield PlannedRun(cell.runs[seed], cell.task, cell.arm, trained, config)
 
     def trial_runs(self) -> Iterator[PlannedRun]:
         """The runs of the tuner, those of one number together."""
         trials = sorted(self.tuning.trials, key=lambda t: t.number) if self.tuning else []
-        for trial in trials:
+        for trial in (trial for trial in trials if trial.arm not in self.controls):
             for seed, run in trial.tried.items():
                 yield PlannedRun(run, trial.task, trial.arm, seed, trial.trained(), trial.number)

@@ -67,21 +67,17 @@ class Retrieval(_Gathering):
     def compute(self) -> dict[str, Tensor]:
         """The three metrics and the number of queries; without queries they are not numbers."""
         embeddings, labels = self._all()
-        sums = torch.zeros(3, dtype=torch.float64, device=embeddings.device)
-        queries = 0
+        judged = [torch.empty(0, 3, dtype=torch.float64, device=embeddings.device)]
         for ranks, others in _ranks(embeddings, labels, self.neighbours, self.at_once):
             places = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
             first, number = ranks[:, 0], others.unsqueeze(1)
             found = (places <= number) & (ranks <= number)
             precision = torch.where(found, places / ranks.double(), 0).sum(1) / others
-            sums += torch.stack(
-                [(first == 1).sum(), (first <= self.neighbours).sum(), precision.sum()]
-            )
-            queries += len(ranks)
-        means = sums / queries
+            judged.append(torch.stack([first == 1, first <= self.neighbours, precision], 1))
+        queries = torch.cat(judged)  # [Q, 3]
         names = ("recall_at_1", "recall_at_k", "map_at_r")
-        counted = {"queries": torch.tensor(queries)}
-        return dict(zip(names, means, strict=True)) | counted
+        counted = {"queries": torch.tensor(len(queries))}
+        return dict(zip(names, queries.mean(0), strict=True)) | counted
 
 
 def _ranks(
@@ -152,4 +148,5 @@ class ClusterInformation(_Gathering):
             warnings.simplefilter("ignore", ConvergenceWarning)
             clusters = KMeans(number, n_init=3, random_state=0).fit_predict(points)
         # torchmetrics' is off by a few float32 digits, and above 1 with them
-        return torch.tensor(normalized_mutual_info_score(labels.cpu(), clusters))
+        found = normalized_mutual_info_score(labels.cpu(), clusters)
+        return torch.tensor(found, dtype=torch.float64)

@@ -16,7 +16,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
-from harness import models, provenance
+from harness import models, provenance, samples
 from harness.batches import Batches
 from harness.config import RunConfig, outcome, run_id
 from harness.data import Part
@@ -184,9 +184,18 @@ def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callbac
     if config.trainer.test:
         test = task.evaluate(prepared.data.test)
         facts["metrics"] |= {f"test/{name}": value for name, value in test.items()}
+        _keep_samples(task, prepared.data.test, facts["id"], Store(config.store))
     facts["peak_memory"] = _peak_memory(task.device)
     if config.save and trainer.is_global_zero:
         models.save(task.model, config.save)
+
+
+def _keep_samples(task: Task, part: Part, run: str, store: Store) -> None:
+    task.eval()
+    with torch.no_grad():
+        kept = task.samples(part, samples.MOST)
+    if kept is not None and not follows():
+        samples.write(store, run, kept)
 
 
 def _trainer(config: RunConfig, callbacks: Sequence[Callback], epochs: int) -> Trainer:

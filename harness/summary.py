@@ -27,8 +27,8 @@ def done_runs(cell: Cell, records: Records) -> dict[int, Record]:
 
 
 def cells_of(plan: Plan, task: str) -> list[Cell]:
-    """The cells of one task in the order of the plan."""
-    return [cell for cell in plan.cells if cell.task == task]
+    """The cells of one task in the order of the plan, without controls."""
+    return [cell for cell in plan.cells if cell.task == task and cell.arm not in plan.controls]
 
 
 def is_usable(value: float) -> bool:

@@ -55,6 +55,7 @@ class SweepFile:
         margin: differences smaller than this, in the metric's units, do not matter in practice.
         overrides: overrides of every arm.
         tune: what is tuned for every arm before the comparison, with how much effort.
+        controls: arms whose outcome is known beforehand, see :mod:`harness.controls`.
     """
 
     metric: str
@@ -69,9 +70,10 @@ class SweepFile:
     margin: Positive | None = None
     overrides: list[str] = field(default_factory=list)
     tune: TuneFile | None = None
+    controls: list[str] = field(default_factory=list)
 
 
-OPTIONS = ("metric", "baseline", "seeds", "margin", "tune")
+OPTIONS = ("metric", "baseline", "seeds", "margin", "tune", "controls")
 """Keys of a sweep file that the command line may replace; `tune.trials=4` is one of `tune`."""
 
 
@@ -108,6 +110,8 @@ def read(path: Path, overrides: Sequence[str]) -> SweepFile:
             raise ValueError(f"{owner} has no {key}, so nothing for '{text}' to change")
         else:
             given[key] = {**given[key], inner: _value(text.removeprefix(f"{key}."))}
+    if isinstance(given.get("controls"), list):  # YAML reads the word null as no word
+        given["controls"] = ["null" if word is None else word for word in given["controls"]]
     checked = check_arguments(owner, parameters_of(SweepFile), given)
     for key, value in checked.items():
         if isinstance(value, str):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness import controls
 from harness.nested import flat
 from harness.plan import Cell, Plan, Trial, Tuning
 from harness.record import Record
@@ -214,7 +215,7 @@ def _extended(plan: Plan, tuning: Tuning, records: Records) -> Tuning:
     from harness.config import check
 
     added = []
-    for cell in plan.cells:
+    for cell in (cell for cell in plan.cells if cell.arm not in plan.controls):
         trials = of(tuning, cell)
         values = [value(tuning, trial, records) for trial in trials]
         if len(trials) < tuning.number and all(each is not None for each in values):
@@ -226,6 +227,7 @@ def _extended(plan: Plan, tuning: Tuning, records: Records) -> Tuning:
             added.append(
                 _trial(config, cell.task, cell.arm, number, settings, tuning.seeds, plan.seeds)
             )
+    added += controls.mirrored(plan, added)
     return dataclasses.replace(tuning, trials=[*tuning.trials, *added])
 
 

@@ -23,7 +23,11 @@ def results(plan: Plan, records: Records) -> TuningResult | None:
         sampler=tuning.sampler,
         anew=tuning.anew,
         seeds=tuning.seeds,
-        arms=[_arm(plan, tuning, cell, records) for cell in plan.cells],
+        arms=[
+            _arm(plan, tuning, cell, records)
+            for cell in plan.cells
+            if cell.arm not in plan.controls
+        ],
     )
 
 

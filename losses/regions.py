@@ -1,5 +1,6 @@
 """What the losses of regions share: one pass of sums per item and class, and who counts."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -65,7 +66,7 @@ def flat(tensor: Tensor, axis: int) -> Tensor:
 class _Kind(NamedTuple):
     """What differs between classes and a mask; p and logits are [N, C, L], the target y [N, L]."""
 
-    activation: Callable[[Tensor], Tensor]
+    activation: Callable[..., Tensor]
     sums: Callable[[Tensor, Tensor, Tensor | None, bool], Sums]  # of p, y, kept, squared
     back_: Callable[..., None]  # p becomes the gradient of the logits
 
@@ -78,10 +79,12 @@ def _sums(kind: _Kind, logits: Tensor, target: Tensor, kept: Tensor | None, squa
     return kind.sums(_probabilities(kind, logits, kept), target, kept, squared)
 
 
-def _probabilities(kind: _Kind, logits: Tensor, kept: Tensor | None) -> Tensor:
+def _probabilities(
+    kind: _Kind, logits: Tensor, kept: Tensor | None, into: Tensor | None = None
+) -> Tensor:
     """[N, C, L], 0 where an element does not count."""
-    p = kind.activation(logits)
-    return p if kept is None else p * kept.unsqueeze(1)
+    p = kind.activation(logits, out=into)
+    return p if kept is None else torch.mul(p, kept.unsqueeze(1), out=into)
 
 
 def _of_classes(p: Tensor, index: Tensor, kept: Tensor | None, squared: bool) -> Sums:
@@ -132,7 +135,7 @@ def _back_to_mask_(
     p.neg_().add_(1).mul_(slope)
 
 
-_CLASSES = _Kind(lambda x: x.softmax(1), _of_classes, _back_to_classes_)
+_CLASSES = _Kind(functools.partial(torch.softmax, dim=1), _of_classes, _back_to_classes_)
 _MASK = _Kind(torch.sigmoid, _of_mask, _back_to_mask_)
 
 
@@ -179,8 +182,7 @@ def _evaluate(
         sums = []
         for part in runs:
             mask = None if kept is None else kept[items, part]
-            piece = _probabilities(kind, logits[items, :, part], mask)
-            p[items, :, part] = piece
+            piece = _probabilities(kind, logits[items, :, part], mask, p[items, :, part])
             sums.append(kind.sums(piece, y[items, part], mask, squared))
         rows.append([torch.stack(pieces).sum(0) for pieces in zip(*sums, strict=True)])
     return p, Sums(*(torch.cat(groups) for groups in zip(*rows, strict=True)))

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from harness.data import corrupt
 from harness.data.base import Data, Kind, Part, Raw, each, get
+from harness.data.held import Held, Holding, notes
 from harness.data.objects import check_objects
+from harness.data.pictures import Pictures
 from harness.data.scale import in_units, standardised, z_scored
 from harness.data.split import Array, Split, cut, generator, random_split
 from losses.arguments import Parameter, check_arguments, parameters_of
@@ -22,13 +24,16 @@ from losses.inputs import IGNORE_INDEX
 MAPS = ("mask", "semantic")
 
 
-def load(name: str, *, split_seed: int, corrupt_seed: int, **given: Any) -> Data:
+def load(
+    name: str, *, split_seed: int, corrupt_seed: int, workers: int = 0, **given: Any
+) -> Data:
     """Load, divide, cut, corrupt (training part only) and scale, in this order.
 
     Classes are split 60/20/20 within each class; labels and numbers at random. Input columns are
     z-scored by the training part as it is trained on; a column constant there becomes 0. Regression
     targets are standardised by the training part before outliers are added; `standardise=false`
-    trains on the original units.
+    trains on the original units. Pictures that do not fit into `memory` are read by `workers`
+    processes as they are used.
 
     Raises:
         ValueError: unknown name or parameter, a value out of bounds, or more items asked for than
@@ -43,16 +48,22 @@ def load(name: str, *, split_seed: int, corrupt_seed: int, **given: Any) -> Data
     own, rest = _divided(checked, parameters_of(entry.function))
     size, rest = _divided(rest, parameters_of(cut))
     options, rest = _divided(rest, parameters_of(corrupt.BY_KIND[kind]))
+    holding, rest = _divided(rest, parameters_of(Holding))
     units, foreign = _divided(rest, parameters_of(in_units) if kind == "regression" else {})
     for key, value in foreign.items():
         if value != entry.parameters[key].default:
             raise ValueError(f"{name}.{key}={value!r} does not apply to {kind} data")
-    raw = entry.function(split_seed, **own)
     try:
+        raw, held = entry.function(split_seed, **own), None
+        if isinstance(raw.inputs, Pictures):
+            held = Held(raw, Holding(**holding), workers)
+            raw = held.raw
         split = _split(kind, raw, split_seed, size)
-        return _assembled(kind, raw, split, generator(corrupt_seed, "corrupt"), options, units)
+        rng = generator(corrupt_seed, "corrupt")
+        return _assembled(kind, raw, split, rng, options, units, held)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        named = str(error).startswith((f"{name}.", f"{name}:"))
+        raise ValueError(str(error) if named else f"{name}: {error}") from None
 
 
 def _divided(
@@ -66,9 +77,9 @@ def _divided(
 def _split(kind: Kind, raw: Raw, seed: int, size: dict[str, Any]) -> Split:
     """Row numbers of the parts, the training part cut to size and with all classes in it."""
     classes = raw.target if kind in ("binary", "multiclass") else None
-    if kind in MAPS:
+    if kind in MAPS and not isinstance(raw.inputs, Pictures):
         check_maps(raw.target, raw.inputs, len(raw.target_names))
-    if kind == "boxes":
+    if kind == "boxes" and not isinstance(raw.inputs, Pictures):
         check_objects(raw.target, raw.inputs, len(raw.target_names))
     split = raw.split or random_split(len(raw.inputs), classes, generator(seed, "split"))
     train = cut(split[0], classes, **size)
@@ -88,6 +99,7 @@ def _assembled(
     rng: np.random.Generator,
     options: dict[str, Any],
     units: dict[str, Any],
+    held: Held | None,
 ) -> Data:
     """Corrupt the training part, scale, and turn arrays into tensors."""
     train, val, test = split
@@ -103,8 +115,10 @@ def _assembled(
     inputs = z_scored(raw.inputs, train) if raw.standardise else raw.inputs
 
     def part(numbers: Array, values: Any) -> Part:
-        chosen = inputs[numbers].astype(np.float32)
-        return Part(torch.from_numpy(chosen), each(values, lambda array: _tensor(kind, array)))
+        target = each(values, lambda array: _tensor(kind, array))
+        if held:
+            return held.part(numbers, target)
+        return Part(torch.from_numpy(inputs[numbers].astype(np.float32)), target)
 
     rows = [numbers if raw.rows is None else raw.rows[numbers] for numbers in (train, val, test)]
     return Data(
@@ -117,8 +131,12 @@ def _assembled(
         scale=scale,
         fingerprints={"data": raw.fingerprint, "split": digest(*rows, changed)}
         | ({"composed": raw.composed} if raw.composed else {}),
-        class_counts=_counts(kind, corrupted, len(raw.target_names)),
+        class_counts=held.counts(train)
+        if held and kind in MAPS
+        else _counts(kind, corrupted, len(raw.target_names)),
         rows={k: torch.from_numpy(r) for k, r in zip(("train", "val", "test"), rows, strict=True)},
+        augment=held.holding.augment if held else "none",
+        notes=notes(raw.faults),
     )
 
 

@@ -64,11 +64,70 @@ def class_split(
     order = shuffled(len(names), rng)
     fifth = max(1, round(len(names) / 5))
     part = np.repeat([0, 1, 2], [len(names) - 2 * fifth, fifth, fifth])  # of the new numbers
+    return _by_class(classes, names, order, part, rng)
+
+
+def _by_class(
+    classes: Array, names: tuple[str, ...], order: Array, part: Array, rng: np.random.Generator
+) -> tuple[Array, tuple[str, ...], Split]:
+    """Classes numbered anew in this order, and the items of those of each part."""
     numbers = np.argsort(order)[classes]
     rows = shuffled(len(classes), rng)
     of = part[numbers[rows]]
     split = (rows[of == 0], rows[of == 1], rows[of == 2])
     return numbers, tuple(names[each] for each in order), split
+
+
+def own_test_split(
+    strata: Array, test: int, validation: float, rng: np.random.Generator
+) -> Split:
+    """The split of data that bring their own test part: `validation` of the others validate.
+
+    Rows of the training part come first, those of the test part after them. Within each stratum at
+    least 1 item validates and 1 trains.
+
+    Args:
+        strata: class of each item that is not in the test part, or zeros.
+        test: items of the test part.
+        validation: share of the others that validate.
+        rng: which do.
+
+    Raises:
+        ValueError: a stratum has fewer than 2 items.
+    """
+    order = shuffled(len(strata), rng)
+    held = np.zeros(len(strata), bool)
+    for stratum in np.unique(strata):
+        rows = order[strata[order] == stratum]
+        if len(rows) < 2:
+            raise ValueError(f"training and validation need an item each, got 1 of class {stratum}")
+        held[rows[: min(max(1, round(validation * len(rows))), len(rows) - 1)]] = True
+    return order[~held[order]], order[held[order]], np.arange(len(strata), len(strata) + test)
+
+
+def own_test_classes(
+    classes: Array, names: tuple[str, ...], test: Array, validation: float, rng: np.random.Generator
+) -> tuple[Array, tuple[str, ...], Split]:
+    """The same of whole classes, as :func:`class_split` gives them: parts share no class.
+
+    Args:
+        classes: class of every item [n].
+        names: of the classes.
+        test: which classes test, bool [C].
+        validation: share of the others that validate, at least 1 class.
+        rng: which do.
+
+    Raises:
+        ValueError: fewer than 2 classes do not test, or none does.
+    """
+    order = shuffled(len(names), rng)
+    others, tests = order[~test[order]], order[test[order]]
+    if len(others) < 2 or not len(tests):
+        raise ValueError(f"a split by class needs 2 classes and 1 to test, got {len(names)} classes")
+    number = min(max(1, round(validation * len(others))), len(others) - 1)
+    order = np.concatenate([others[number:], others[:number], tests])
+    part = np.repeat([0, 1, 2], [len(others) - number, number, len(tests)])  # of the new numbers
+    return _by_class(classes, names, order, part, rng)
 
 
 def contiguous_split(n: int) -> Split:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.models.base import Shape, model
 from losses.arguments import Count, Share
@@ -17,6 +17,24 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "ta
 def linear(input_shape: Shape, outputs: int) -> nn.Module:
     """One affine map of the flattened inputs."""
     return nn.Sequential(nn.Flatten(), nn.Linear(_size(input_shape), outputs))
+
+
+class Constant(nn.Module):
+    """The same learnt numbers for every item."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.output = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The numbers, once per item: [N, outputs]."""
+        return self.output.expand(len(inputs), -1)
+
+
+@model("constant")
+def constant(input_shape: Shape, outputs: int) -> nn.Module:
+    """One output for all inputs, learnt from 0: the best that can be done without looking."""
+    return Constant(outputs)
 
 
 @model("mlp")

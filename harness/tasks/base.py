@@ -15,6 +15,7 @@ from harness.data import Data, Part
 from harness.judges import Judges, Yardstick
 from harness.models import Model
 from harness.objective import OUTPUT, Compared, Facts, Objective, Subject
+from harness.samples import Samples
 from losses import Loss, Projection
 
 
@@ -250,6 +251,10 @@ class Task(LightningModule):
     def _watch_output(self, output: Any) -> None:
         """Raise :class:`Diverged` if the output is not finite."""
         self._watch(output, "the model's output")
+
+    def samples(self, part: Part, most: int) -> Samples | None:
+        """What the model makes of the first items, for a person to look at; None if nothing."""
+        return None
 
     def configure_optimizers(self) -> Any:
         chosen = self.optimizing

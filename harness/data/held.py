@@ -1,0 +1,250 @@
+"""Pictures as parts of a data set: kept as tensors where they fit, read as they are used if not."""
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from harness.data.augment import Augmentation
+from harness.data.base import Part, Raw, Target, each, scaled
+from harness.data.pictures import Fault, Pictures
+from harness.data.split import Array
+from losses.arguments import Bounds
+
+NAMED = 3
+"""How many of the things that were left out are named."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a config may say of all data sets of pictures.
+
+    Attributes:
+        memory: bytes that the pixels and maps of a data set may take on the device. What needs more
+            is read as it is used, by `trainer.workers` processes.
+        bad: what is done about a file that is no picture, a map of another size or with a number of
+            no class, and a box of no area, outside its picture or of no class: refuse all, or skip
+            the picture or the box, which is counted and told. Every picture is read once before
+            training to find them.
+        normalise: subtract each colour's mean over ImageNet and divide by its sd, as weights that
+            were trained there expect; otherwise pixels lie between 0 and 1.
+        augment: of the training part: nothing; flip left and right with probability 1/2; crop, by
+            which the picture moves by up to an eighth of its sides; both; or zoom_flip, a quarter
+            to all of the picture's area made as large as the whole, and flipped.
+    """
+
+    memory: Annotated[int, Bounds(0)] = 2_000_000_000
+    bad: Literal["refuse", "skip"] = "refuse"
+    normalise: bool = False
+    augment: Augmentation = "none"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What reading every picture once has shown: faults by item and, of maps, pixels per class."""
+
+    faults: dict[int, str]
+    counts: Array | None  # int64 [N, C]
+    pixels: Tensor | None = None  # uint8 [N, C, H, W]
+    maps: Tensor | None = None  # int16 [N, H, W]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LazyPart(Part):
+    """Items whose pictures are read as they are used; `inputs` and maps stand for their shape."""
+
+    pictures: Pictures
+    rows: Tensor  # of the pictures, int64 [N]
+    workers: int = 0
+    device: torch.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> Part:
+        """The same items, to be brought to a device."""
+        if not self.pictures.maps:
+            return replace(self, device=device, target=each(self.target, lambda t: t.to(device)))
+        return replace(self, device=device)
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Target]:
+        """Inputs and target of some items."""
+        return self._given(rows, _Reading(self).__getitems__(rows.tolist()))
+
+    def batches(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Target]]:
+        """The same, one batch after the other, in this order whatever the number of workers."""
+        wanted = list(batches)
+        loader = DataLoader(
+            _Reading(self),
+            batch_sampler=[rows.tolist() for rows in wanted],
+            num_workers=min(self.workers, len(wanted)),
+            collate_fn=_as_is,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # or it would draw from that of dropout
+        )
+        for rows, read in zip(wanted, loader, strict=True):
+            yield self._given(rows, read)
+
+    def _given(self, rows: Tensor, read: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Target]:
+        pixels, maps = read
+        inputs = scaled(pixels.to(self.device, non_blocking=True), self.normalise)
+        if maps is not None:
+            return inputs, maps.to(self.device, non_blocking=True).long()
+        return inputs, each(self.target, lambda tensor: tensor[rows.to(tensor.device)])
+
+
+class _Reading(Dataset[Any]):
+    """What a worker does: read the pictures of a batch."""
+
+    def __init__(self, part: LazyPart) -> None:
+        self.pictures, self.rows = part.pictures, part.rows.cpu()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, items: list[int]) -> tuple[Tensor, Tensor | None]:
+        read = [self.pictures.read(int(row)) for row in self.rows[items]]
+        height, width = self.pictures.size
+        pixels = torch.empty(len(read), self.pictures.channels, height, width, dtype=torch.uint8)
+        maps = torch.empty(len(read), height, width, dtype=torch.int16)
+        for item, (image, mapped) in enumerate(read):
+            pixels[item] = image
+            if mapped is not None:
+                maps[item] = mapped
+        return pixels, maps if self.pictures.maps else None
+
+
+def _as_is(read: Any) -> Any:
+    return read
+
+
+class Held:
+    """A data set of pictures: what is wrong with it left out, and parts made of the rest.
+
+    Raises:
+        ValueError: something is wrong with it, and `bad` says to refuse; the first is named.
+    """
+
+    def __init__(self, raw: Raw, holding: Holding, workers: int = 0) -> None:
+        assert isinstance(raw.inputs, Pictures)
+        self.pictures, self.holding, self.workers = raw.inputs, holding, workers
+        if holding.normalise and self.pictures.channels != 3:
+            raise ValueError("normalise=true needs colours, and these pictures are grey")
+        fits = self.pictures.bytes <= holding.memory
+        self.found = (kept if fits else checked)(self.pictures, workers)
+        faults = (*raw.faults, *self.found.faults.values())
+        if faults and holding.bad == "refuse":
+            more = f"; {len(faults)} such in all" if len(faults) > 1 else ""
+            raise ValueError(f"{faults[0]}{more}: mend it, or leave it out with data.bad=skip")
+        self.raw = replace(raw, faults=faults, split=raw.split and self._without_bad(raw.split))
+
+    def _without_bad(self, split: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        bad = list(self.found.faults)
+        train, val, test = (rows[~np.isin(rows, bad)] for rows in split)
+        for name, rows in (("training", train), ("validation", val), ("test", test)):
+            if not len(rows):
+                raise ValueError(f"no picture is left in the {name} part")
+        return train, val, test
+
+    def part(self, numbers: Array, target: Target) -> Part:
+        """The items of these row numbers; `target` is theirs, unless it is read with them."""
+        rows, found, normalise = torch.from_numpy(numbers), self.found, self.holding.normalise
+        if found.pixels is not None:
+            maps = target if found.maps is None else found.maps[rows]
+            return Part(found.pixels[rows], maps, normalise)
+        height, width = self.pictures.size
+        shape = (len(rows), self.pictures.channels, height, width)
+        return LazyPart(
+            torch.empty(shape, dtype=torch.uint8, device="meta"),
+            torch.empty(len(rows), height, width, device="meta") if self.pictures.maps else target,
+            normalise,
+            pictures=self.pictures,
+            rows=rows,
+            workers=self.workers,
+        )
+
+    def counts(self, numbers: Array) -> Tensor:
+        """Pixels per class of the maps of these rows, int64 [C]."""
+        assert self.found.counts is not None
+        return torch.from_numpy(self.found.counts[numbers].sum(0))
+
+
+def notes(faults: Sequence[str]) -> tuple[str, ...]:
+    """What was left out, counted and the first of it named."""
+    if not faults:
+        return ()
+    more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+    return (f"left out {len(faults)}: {'; '.join(faults[:NAMED])}{more}",)
+
+
+@functools.lru_cache(maxsize=2)
+def kept(pictures: Pictures, workers: int) -> Found:
+    """Every picture read once and kept."""
+    if pictures.pixels is not None:
+        return Found({}, None, torch.from_numpy(pictures.pixels))
+    height, width = pictures.size
+    pixels = torch.zeros(len(pictures), pictures.channels, height, width, dtype=torch.uint8)
+    maps = torch.zeros(len(pictures) if pictures.maps else 0, height, width, dtype=torch.int16)
+    found = _read_all(pictures, workers, (pixels, maps))
+    return replace(found, pixels=pixels, maps=maps if pictures.maps else None)
+
+
+@functools.lru_cache(maxsize=2)
+def checked(pictures: Pictures, workers: int) -> Found:
+    """Every picture read once, which is remembered in the user's cache folder, and forgotten."""
+    if pictures.pixels is not None:
+        return Found({}, None)
+    from harness.data.prepare import digest
+    from harness.store import StoreError, dump_json, write_atomically
+
+    times = np.array([_changed(path) for path in (*pictures.sources, *pictures.maps)])
+    table = np.zeros(0) if pictures.classes is None else pictures.classes
+    state = digest(times, table, np.array(pictures.sizes), np.frombuffer(repr(pictures).encode(), "u1"))
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = home / "lossbench" / f"pictures-{state[:16]}.json"
+    with suppress(OSError, ValueError, KeyError):
+        read = json.loads(path.read_text(encoding="utf-8"))
+        faults = {int(item): text for item, text in read["faults"].items()}
+        return Found(faults, np.array(read["counts"]) if pictures.maps else None)
+    found = _read_all(pictures, workers, None)
+    counts = found.counts.tolist() if found.counts is not None else []
+    with suppress(StoreError):  # a home that cannot be written costs time, nothing else
+        write_atomically(path, dump_json({"faults": found.faults, "counts": counts}))
+    return found
+
+
+def _changed(path: Any) -> int:
+    with suppress(OSError, TypeError):
+        return Path(path).stat().st_mtime_ns
+    return 0
+
+
+def _read_all(pictures: Pictures, workers: int, kept: tuple[Tensor, Tensor] | None) -> Found:
+    """Read every picture in as many threads as there are to be workers, at least one."""
+    faults: dict[int, str] = {}
+    classes = 0 if pictures.classes is None else int(pictures.classes.max()) + 1
+    counts = np.zeros((len(pictures) if pictures.maps else 0, classes), np.int64)
+
+    def look(item: int) -> None:
+        try:
+            pixels, mapped = pictures.read(item)
+        except Fault as fault:
+            faults[item] = str(fault)
+            return
+        if kept:
+            kept[0][item] = pixels
+        if mapped is not None:
+            counts[item] = np.bincount(mapped[mapped >= 0], minlength=classes)
+            if kept:
+                kept[1][item] = mapped
+
+    with ThreadPoolExecutor(max(1, workers)) as threads:
+        list(threads.map(look, range(len(pictures))))
+    return Found(dict(sorted(faults.items())), counts if pictures.maps else None)

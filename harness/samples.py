@@ -1,0 +1,120 @@
+"""What a run answered for some test items, kept small for a person to look at. Needs no torch.
+
+The items and their truth are the same for all arms of a seed and are stored once; every run stores
+what it predicted and a score per item. Arrays are read without pickles.
+"""
+
+import contextlib
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.store import Store, write_atomically
+
+Array = npt.NDArray[Any]
+Kind = Literal["maps", "boxes", "neighbours"]
+MOST = 64
+"""How many test items a run keeps, the first ones."""
+FILE = "samples.npz"
+LIMIT = 64 * 2**20  # bytes of a file that is read
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some test items, what is true of them, and what a run made of them.
+
+    Attributes:
+        kind: what is drawn. maps: `labels` integer [K, H, W], below 0 where nothing is asked;
+            boxes: `boxes` [K, M, 4] in pixels, `labels` [K, M], -100 for none, and predicted
+            `scores` [K, M] besides; neighbours: `labels` [K], predicted `images` [K, n, H, W, 3]
+            and their `labels` [K, n], nearest first.
+        images: uint8 [K, H, W, 3].
+        truth: arrays by name.
+        predicted: likewise.
+        scores: how well each item was answered, higher is better, float [K].
+    """
+
+    kind: Kind
+    images: Array
+    truth: dict[str, Array]
+    predicted: dict[str, Array]
+    scores: Array
+
+
+def write(store: Store, run_id: str, samples: Samples) -> None:
+    """Keep a run's samples beside its record.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    shared = {"images": samples.images, **{f"truth.{k}": v for k, v in samples.truth.items()}}
+    content = _packed(shared)
+    name = hashlib.sha256(content).hexdigest()[:16]
+    items = store.folder / "items" / f"{name}.npz"
+    if not items.exists():
+        write_atomically(items, content)
+    own = {f"predicted.{key}": value for key, value in samples.predicted.items()}
+    own |= {"scores": samples.scores, "kind": np.array(samples.kind), "items": np.array(name)}
+    write_atomically(store.run_folder(run_id) / FILE, _packed(own))
+
+
+def read(store: Store, run_id: str) -> Samples | None:
+    """A run's samples; None where it kept none, or what is there cannot be read."""
+    own = _unpacked(store.run_folder(run_id) / FILE)
+    name = str(own.get("items", ""))
+    if not name.isalnum():
+        return None
+    shared = _unpacked(store.folder / "items" / f"{name}.npz")
+    kind = str(own.get("kind"))
+    if "images" not in shared or "scores" not in own or kind not in ("maps", "boxes", "neighbours"):
+        return None
+    made: Any = kind
+    found = Samples(
+        made,
+        shared["images"],
+        _under("truth.", shared),
+        _under("predicted.", own),
+        own["scores"],
+    )
+    return found if _fits(found) else None
+
+
+def _under(prefix: str, arrays: dict[str, Array]) -> dict[str, Array]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def _fits(samples: Samples) -> bool:
+    """Whether all arrays have one row per item, and images the shape of images."""
+    arrays = [*samples.truth.values(), *samples.predicted.values(), samples.scores]
+    images = samples.images
+    shaped = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8
+    return shaped and all(len(array) == len(images) for array in arrays if array.ndim)
+
+
+def _packed(arrays: dict[str, Array]) -> bytes:
+    """Arrays as a compressed file with the same bytes for the same arrays."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, array in sorted(arrays.items()):
+            entry = io.BytesIO()
+            np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980
+            info.compress_type = zipfile.ZIP_DEFLATED
+            file.writestr(info, entry.getvalue())
+    return written.getvalue()
+
+
+def _unpacked(path: Any) -> dict[str, Array]:
+    """The arrays of a file, none where it is missing or is no such file."""
+    with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError):
+        with zipfile.ZipFile(path) as file:
+            if sum(info.file_size for info in file.infolist()) > LIMIT:
+                return {}
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    return {}
