@@ -7,6 +7,7 @@ but any share may be empty.
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_reduce
 
 from losses import Fraction
 
@@ -22,6 +23,12 @@ def total(number: Tensor) -> Tensor:
     number = number.detach().clone()
     distributed.all_reduce(number)
     return number
+
+
+def added(tensor: Tensor) -> Tensor:
+    """The sum over all processes of tensors of one shape; its gradient reaches all of them."""
+    result: Tensor = all_reduce(tensor)
+    return result
 
 
 def summed(fraction: Fraction) -> Fraction:

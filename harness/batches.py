@@ -1,4 +1,4 @@
-"""Batches of data that lives on the device, in an order that depends on seed and epoch alone."""
+"""Batches of a part, in an order and with changes that depend on seed and epoch alone."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +11,8 @@ from harness.data import Part
 
 Draw = Callable[[torch.Generator], Sequence[Tensor]]
 """From a generator to the row numbers of each batch of an epoch, as many batches every time."""
+Change = Callable[[Tensor, Any, Tensor, int], tuple[Tensor, Any]]
+"""From inputs, target, their row numbers and the epoch to what is trained on in their place."""
 
 
 class Batches:
@@ -20,10 +22,11 @@ class Batches:
     depend on the number of devices.
 
     Args:
-        part: inputs and targets, on the device they are trained on.
+        part: inputs and targets, on the device they are trained on or to be brought there.
         size: items per global batch; the last batch of an epoch may be smaller.
         seed: sub-seed of the order; None keeps the order of the rows.
         draw: how batches are composed; None takes `size` after `size` of a random order.
+        augment: what is done to the items of a batch, by their row numbers and the epoch.
         rank, world: which share of each batch this process takes.
     """
 
@@ -33,11 +36,13 @@ class Batches:
         size: int,
         seed: int | None = None,
         draw: Draw | None = None,
+        augment: Change | None = None,
         *,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.part, self.size, self.seed, self.draw = part, size, seed, draw
+        self.augment = augment
         self.rank, self.world = rank, world
         self.epoch = 0
 
@@ -56,10 +61,10 @@ class Batches:
         return torch.split(torch.randperm(len(self.part), generator=generator), self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
-        batches = self.rows(self.epoch)
-        self.epoch += 1
-        for rows in batches:
-            yield self.part.take(rows[self.rank :: self.world])
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        shares = [rows[self.rank :: self.world] for rows in self.rows(epoch)]
+        for rows, (inputs, target) in zip(shares, self.part.batches(shares), strict=True):
+            yield self.augment(inputs, target, rows, epoch) if self.augment else (inputs, target)
 
     def fingerprint(self) -> str:
         """Sha256 of the row order of the first epoch."""

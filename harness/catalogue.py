@@ -109,6 +109,7 @@ def _data() -> dict[str, Entry]:
     for name in data.names():
         entry = data.get(name)
         about = {"kind": entry.kind or "as data.kind says", "source": entry.source}
+        about |= {"needs": entry.needs} if entry.needs else {}
         found[name] = (
             _described(entry) | about | ({"licence": entry.licence} if entry.licence else {})
         )
@@ -135,7 +136,7 @@ def _tasks() -> dict[str, Entry]:
 
 def _metrics(task: str) -> dict[str, str]:
     """Metrics of a task, where it brings the data with it that they depend on."""
-    from harness import tasks
+    from harness import data, tasks
     from harness.compose import compose
     from harness.prepare import load_data
 
@@ -143,6 +144,9 @@ def _metrics(task: str) -> dict[str, str]:
         config = compose([f"task={task}", "loss=mse"])
     except ValueError:  # the user's own file is needed
         return {}
+    needs = data.get(config.data["name"]).needs
+    if needs:  # files that are read by a run alone
+        return {"needs": needs}
     judged = tasks.get(config.task["name"]).yardsticks(load_data(config))
     words = {n: f" ({y.direction} is better)" if y.direction else "" for n, y in judged.items()}
     return {"metrics": ", ".join(name + direction for name, direction in words.items())}

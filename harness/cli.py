@@ -7,7 +7,10 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from harness.comparison import Note
 
 EXAMPLES = """\
 examples:
@@ -75,6 +78,9 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument(
             "overrides", nargs="*", help="key=value for all arms, seeds=N, store=PATH"
         )
+        added.add_argument(
+            "--strict", action="store_true", help="exit code 3 if there is any alarm or warning"
+        )
         if name == "sweep":
             added.add_argument(
                 "--retry-failed", action="store_true", help="train failed runs again"
@@ -112,7 +118,11 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it worked, 2 for wrong input, 1 for a failure, 130 for Ctrl-C."""
+    """Run one command; its exit code.
+
+    0 if it worked, 1 for a failure, 2 for wrong input, 3 for alarms or warnings under --strict, 130
+    for Ctrl-C.
+    """
     from harness.commands import Stopped
     from harness.launch import LaunchError
     from harness.store import StoreError
@@ -165,12 +175,13 @@ def _run(chosen: argparse.Namespace) -> int:
         return (multirun if chosen.multirun else train)(chosen.overrides)
     if chosen.command == "sweep":
         choice = commands.Choice(chosen.retry_failed, chosen.only, chosen.force, chosen.jobs)
-        commands.sweep(chosen.name, chosen.overrides, choice)
-    elif chosen.command == "plan":
-        commands.plan(chosen.name, chosen.overrides, chosen.jobs)
-    elif chosen.command == "report":
-        commands.report(chosen.name, chosen.overrides)
-    elif chosen.command == "demo":
+        return _judged(commands.sweep(chosen.name, chosen.overrides, choice), chosen.strict)
+    if chosen.command == "plan":
+        notes = commands.plan(chosen.name, chosen.overrides, chosen.jobs)
+        return _judged(notes, chosen.strict)
+    if chosen.command == "report":
+        return _judged(commands.report(chosen.name, chosen.overrides), chosen.strict)
+    if chosen.command == "demo":
         commands.demo(chosen.overrides)
     elif chosen.command == "doctor":
         from harness.doctor import doctor
@@ -183,6 +194,16 @@ def _run(chosen: argparse.Namespace) -> int:
     else:
         return _describe(chosen.command, chosen.words)
     return 0
+
+
+def _judged(notes: "Sequence[Note]", strict: bool) -> int:
+    """3 where strictness is asked for and something is wrong, else 0."""
+    from harness.fairness import serious
+
+    found = serious(notes) if strict else []
+    if found:
+        print(f"lossbench: alarms and warnings above: {len(found)}", file=sys.stderr)
+    return 3 if found else 0
 
 
 def _names_and_files(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:

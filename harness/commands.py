@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness import sweep as sweeps
 from harness import tune
+from harness.comparison import Note
 from harness.launch import Launch, default_jobs
 from harness.plan import Plan, PlannedRun
 from harness.progress import Progress, clock
@@ -73,8 +74,10 @@ def _matches(pattern: str, task: str, arm: str) -> bool:
     return fnmatch.fnmatchcase(arm, pattern) or fnmatch.fnmatchcase(f"{task}/{arm}", pattern)
 
 
-def sweep(name: str, overrides: Sequence[str], choice: Choice) -> None:
+def sweep(name: str, overrides: Sequence[str], choice: Choice) -> list[Note]:
     """Plan, train what is missing, report; the same call goes on where it was stopped.
+
+    Returns the notes on the comparison, as `plan` and `report` do.
 
     Raises:
         ValueError: something is wrong with the sweep; nothing was trained.
@@ -86,8 +89,7 @@ def sweep(name: str, overrides: Sequence[str], choice: Choice) -> None:
         from harness.trackers import check_trackers
 
         check_trackers(wanted.trackers)
-    made = sweeps.plan(wanted)
-    plan, records = _read(made, wanted.store)
+    made, plan, records = _planned(wanted)
     runs = to_do(plan, records, choice)
     sweeps.save(wanted, made)
     jobs = min(choice.jobs or default_jobs(), len(runs) + _later(plan))
@@ -96,7 +98,15 @@ def sweep(name: str, overrides: Sequence[str], choice: Choice) -> None:
         _train_all(plan, records, runs, wanted, choice, jobs)
         plan, records = _read(plan, wanted.store)
         sweeps.save(wanted, dataclasses.replace(made, tuning=plan.tuning))
-    _show(plan, records, wanted.folder)
+    return _show(plan, records, wanted.folder)
+
+
+def _planned(wanted: sweeps.Request) -> tuple[Plan, Plan, dict[str, Record]]:
+    """The plan to be saved, the same with all that follows from records, and these."""
+    made = sweeps.plan(wanted)
+    plan, records = _read(made, wanted.store)
+    made = sweeps.remember(wanted, made, plan, records)
+    return made, dataclasses.replace(plan, planned=made.planned, late=made.late), records
 
 
 def _train_all(
@@ -139,29 +149,35 @@ def _train_all(
         print(f"{event.run.arm} seed {event.run.seed}: {event.error}", file=sys.stderr)
 
 
-def plan(name: str, overrides: Sequence[str], jobs: int | None) -> None:
+def plan(name: str, overrides: Sequence[str], jobs: int | None) -> list[Note]:
     """Print what a sweep would do; trains nothing and writes nothing."""
-    wanted = sweeps.request(name, overrides)
-    made, records = _read(sweeps.plan(wanted), wanted.store)
+    from harness.compare import compare
+    from harness.fairness import serious
+
+    _, made, records = _planned(sweeps.request(name, overrides))
     left = to_do(made, records, Choice())
+    notes = compare(made, records).notes
     print(summary(made, records, left, jobs or default_jobs(), arms=True))
+    for note in serious(notes):
+        print(f"{note.level:<10}{note.text}")
+    return notes
 
 
-def report(name: str, overrides: Sequence[str]) -> None:
+def report(name: str, overrides: Sequence[str]) -> list[Note]:
     """Compare whatever records there are, print the table, write the reports."""
     wanted = sweeps.request(name, overrides)
-    made = sweeps.plan(wanted)
+    made, plan, records = _planned(wanted)
     sweeps.save(wanted, made)
-    plan, records = _read(made, wanted.store)
-    _show(plan, records, wanted.folder)
+    return _show(plan, records, wanted.folder)
 
 
-def _show(plan: Plan, records: Mapping[str, Record], folder: Path) -> None:
+def _show(plan: Plan, records: Mapping[str, Record], folder: Path) -> list[Note]:
     from harness.compare import compare
     from harness.report import terminal, write_report
 
+    comparison = compare(plan, records)
     print()
-    print(terminal(compare(plan, records), color=sys.stdout.isatty()))
+    print(terminal(comparison, color=sys.stdout.isatty()))
     bad = [run for run in plan.runs() if run.id in records and records[run.id].status != "done"]
     for run in bad[:SHOWN]:
         record = records[run.id]
@@ -169,6 +185,7 @@ def _show(plan: Plan, records: Mapping[str, Record], folder: Path) -> None:
     if bad:
         print(f"{_many(len(bad), 'run')} not done; --retry-failed trains them again")
     print(f"\nreport  {write_report(plan, records, folder)}")
+    return comparison.notes
 
 
 def summary(
@@ -185,8 +202,11 @@ def summary(
     trials = _trials(plan)
     total = len(plan.cells) * len(plan.seeds)
     later = _later(plan)
-    counts = [(len(plan.tasks), "task"), (len(plan.arms), "arm"), (len(plan.seeds), "seed")]
-    product = " x ".join(_many(n, word) for n, word in counts if n > 1 or word != "task")
+    named = _many(len(plan.arms), "arm")
+    if plan.controls:
+        named = f"({named} + {_many(len(plan.controls), 'control')})"
+    several = [_many(len(plan.tasks), "task")] if len(plan.tasks) > 1 else []
+    product = " x ".join([*several, named, _many(len(plan.seeds), "seed")])
     state = f"{len(records)} done, {len(left) + later} to run"
     if left:
         jobs = min(jobs, len(left))
@@ -205,7 +225,8 @@ def summary(
 def _trials(plan: Plan) -> int:
     """How many runs the tuner takes in all."""
     tuning = plan.tuning
-    return len(plan.cells) * tuning.number * len(tuning.seeds) if tuning else 0
+    cells = len(plan.tasks) * len(plan.arms)
+    return cells * tuning.number * len(tuning.seeds) if tuning else 0
 
 
 def _later(plan: Plan) -> int:
@@ -233,8 +254,6 @@ def _duration(
 
 
 def _arm_lines(plan: Plan) -> list[str]:
-    from harness.fairness import gradients
-
     lines = [f"metric    {plan.metric} ({plan.directions[plan.metric]} is better)", "arms"]
     width = max(map(len, plan.arms))
     for arm, differing in plan.differences.items():
@@ -242,7 +261,9 @@ def _arm_lines(plan: Plan) -> list[str]:
         mark = "  (baseline)" if arm == plan.baseline else ""
         shown = "  ".join([objective.removeprefix("objective="), *beyond])
         lines.append(f"  {arm:<{width}}  {shown}{mark}")
-    return [*lines, *(f"{note.level:<10}{note.text}" for note in gradients(plan))]
+    if plan.controls:
+        lines.append(f"controls  {', '.join(plan.controls)}")
+    return lines
 
 
 def demo(overrides: Sequence[str]) -> None:

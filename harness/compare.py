@@ -5,11 +5,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from harness import fairness, statistics, summary, tuned
+from harness import controlled, fairness, statistics, summary, tuned
 from harness.comparison import (
     ArmResult,
     Comparison,
     Contrast,
+    ControlResult,
     RunStatus,
     SeedRun,
     TaskResult,
@@ -61,6 +62,7 @@ def compare(plan: Plan, records: Mapping[str, Record]) -> Comparison:
         known = ", ".join(plan.directions) or "none"
         raise ValueError(f"plan {plan.name} has no direction for {plan.metric}, only for: {known}")
     study = _study(plan, records)
+    tasks = [_task(study, task) for task in plan.tasks]
     statuses = [run.status for runs in study.runs.values() for run in runs]
     draft = Comparison(
         name=plan.name,
@@ -78,8 +80,8 @@ def compare(plan: Plan, records: Mapping[str, Record]) -> Comparison:
         failed=statuses.count("failed"),
         diverged=statuses.count("diverged"),
         pending=statuses.count("pending"),
-        notes=fairness.notes(plan, records),
-        tasks=[_task(study, task) for task in plan.tasks],
+        notes=fairness.notes(plan, records, tasks),
+        tasks=tasks,
         differences=plan.differences,
         fingerprints=list(summary.shared_fingerprints(plan, records)),
         provenance=summary.provenance(plan, records),
@@ -98,8 +100,12 @@ def _study(plan: Plan, records: Mapping[str, Record]) -> _Study:
         if arm != plan.baseline and (task, plan.baseline) in runs
     }
     pending = any(run.status == "pending" for some in runs.values() for run in some)
-    testable = {key: list(d.values()) for key, d in pairs.items() if len(d) > 1}
-    family = len(pairs)
+    family = sum(arm not in plan.controls for _, arm in pairs)
+    testable = {
+        (task, arm): list(d.values())
+        for (task, arm), d in pairs.items()
+        if len(d) > 1 and arm not in plan.controls
+    }
     p = {key: paired(values).p for key, values in testable.items()}
     equal = {
         key: statistics.equivalence(values, plan.margin) if plan.margin else None
@@ -156,12 +162,31 @@ def _task(study: _Study, task: str) -> TaskResult:
     for draft in drafts.values():
         verdict, text = judge(draft, baseline, higher=study.higher, pending=study.pending)
         results.append(dataclasses.replace(draft, verdict=verdict, text=text))
+    controls = _controls(study, task, done, metric, results)
     sign = -1 if study.higher else 1
     results.sort(key=lambda result: math.inf if result.mean is None else sign * result.mean)
     seen: dict[int, Record] = {}
     for arm in [*(arm for arm in done if arm != study.plan.baseline), study.plan.baseline]:
         seen.update(done.get(arm, {}))
-    return TaskResult(task, results, metric, summary.responses(cells), summary.references(seen))
+    references = summary.references(seen)
+    return TaskResult(task, results, metric, summary.responses(cells), references, controls)
+
+
+def _controls(
+    study: _Study,
+    task: str,
+    done: Mapping[str, summary.Runs],
+    metric: str | None,
+    arms: list[ArmResult],
+) -> list[ControlResult]:
+    """The controls of one task, against the baseline."""
+    plan, records = study.plan, study.records
+    cells = {c.arm: c for c in plan.cells if c.task == task}
+    drafts = {}
+    for word in (word for word in plan.controls if word in cells):
+        runs = {**done, word: summary.done_runs(cells[word], records)}
+        drafts[word] = _result(study, cells[word], runs, metric, best=False)
+    return controlled.results(plan, cells, drafts, arms, records, pending=study.pending)
 
 
 def _best(study: _Study, cells: Iterable[Cell]) -> set[str]:

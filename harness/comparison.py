@@ -183,6 +183,27 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
+class ControlResult:
+    """An arm whose outcome is known beforehand, see :mod:`harness.controls`.
+
+    Attributes:
+        word: which control.
+        expected: what it is and what must come out.
+        held: whether it did; None where that cannot be told, and for `scale`, which only tells.
+        text: what came out, in words.
+        result: its numbers; it is outside the family that Holm corrects for, and `p` is its own.
+        unbeaten: arms whose mean is no better than that of `constant`.
+    """
+
+    word: str
+    expected: str
+    held: bool | None
+    text: str
+    result: ArmResult
+    unbeaten: list[str]
+
+
+@dataclass(frozen=True)
 class Response:
     """Arms that differ in one number of the config alone, in its order."""
 
@@ -204,6 +225,7 @@ class TaskResult:
     curve_metric: str | None
     responses: list[Response]
     references: dict[str, dict[str, Spread]] = field(default_factory=dict)
+    controls: list[ControlResult] = field(default_factory=list)
 
     def arm(self, name: str) -> ArmResult | None:
         """The result of one arm, or None where the plan has none."""
@@ -262,3 +284,9 @@ class Comparison:
         for task in self.tasks:
             for result in task.arms:
                 yield task, result
+
+    def controls(self) -> Iterator[tuple[TaskResult, ArmResult]]:
+        """Every control arm of every task."""
+        for task in self.tasks:
+            for control in task.controls:
+                yield task, control.result

@@ -211,6 +211,15 @@ def _check_groups(parsed: Iterable[Override]) -> None:
             elif name not in options(group):
                 article = {"data": "data set"}.get(group, group)
                 raise ValueError(f"there is no {article} '{name}'{nearest(name, options(group))}")
+            elif group == "task":
+                _register_models_of(name)
+
+
+def _register_models_of(task: str) -> None:
+    """Models of torchvision that a task's file names; they are in no store until one asks."""
+    text = (config_dir() / "task" / f"{task}.yaml").read_text(encoding="utf-8")
+    for name in re.findall(r"/model: (torchvision/\w+)", text):
+        _register_named("model", name, models.get(name).parameters)
 
 
 def _explain(parsed: Sequence[Override], error: Exception) -> str:

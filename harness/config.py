@@ -49,7 +49,10 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How long and on what; `accelerator`, `devices` and `strategy` do not decide the outcome.
+    """How long and on what.
+
+    `accelerator`, `devices`, `strategy` and `workers`, the processes that read pictures which are
+    not kept in memory, do not decide the outcome.
 
     The number of threads does, in the last bits, so it is fixed and not what the machine has.
     Without `test` the test part is left alone, as a tuner's trials do.
@@ -65,6 +68,7 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: Count = 1
     strategy: str = "auto"
+    workers: Annotated[int, Bounds(0, 1024)] = 0
 
 
 @dataclass(frozen=True)
@@ -161,11 +165,17 @@ def _check_devices(trainer: TrainerConfig) -> None:
 
 
 def outcome(config: RunConfig) -> dict[str, Any]:
-    """What decides the result of a run besides its seed: no paths, devices, stores or trackers."""
+    """What decides the result of a run besides its seed: no paths, devices, stores or trackers.
+
+    Of paths it is their content that does.
+    """
     plain = config.shared()
-    for key in ("accelerator", "devices", "strategy"):
+    for key in ("accelerator", "devices", "strategy", "workers"):
         del plain["trainer"][key]
-    for group, key in (("data", "path"), ("model", "pretrained"), ("teacher", "pretrained")):
+    for key in ("root", "download", "memory"):
+        plain["data"].pop(key, None)
+    paths = [("data", "path"), ("data", "images"), ("data", "test")]
+    for group, key in [*paths, ("model", "pretrained"), ("teacher", "pretrained")]:
         if (plain[group] or {}).get(key):
             plain[group][key] = data.file_hash(plain[group][key])
     return plain

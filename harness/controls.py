@@ -119,7 +119,5 @@ def mirrored(plan: Plan, trials: Sequence[Trial]) -> list[Trial]:
         for word, factor in plan.controls.items():
             config, far = config_of(word, factor, check(trial.config)), shift(word, plan.seeds)
             final = {seed: run_id(config, seed + far) for seed in plan.seeds}
-            found.append(
-                dataclasses.replace(trial, arm=word, config=config.shared(), runs=final)
-            )
+            found.append(dataclasses.replace(trial, arm=word, config=config.shared(), runs=final))
     return found

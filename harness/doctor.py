@@ -1,9 +1,10 @@
 """Checking an installation: versions, devices, disk, store, configs, losses."""
 
 import contextlib
+import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 import losses
 from harness import data, provenance, tasks
 from harness.build import build_plan
-from harness.compose import compose, options
+from harness.compose import compose, expand, options
 from harness.config import RunConfig
 from harness.paths import config_dir
 from harness.prepare import check_fit
 from harness.sweep import request
+from harness.sweepfile import read
 from losses.arguments import ClassCounts, describe
 
 
@@ -101,10 +103,27 @@ def _configs() -> str:
 
 
 def _sweeps() -> str:
+    """Plan every shipped sweep; of those that need files, compose the arms alone."""
     files = sorted((config_dir() / "sweep").glob("*.yaml"))
+    needy = [path for path in files if needs_files(path)]
     for path in files:
-        build_plan(request(path.stem, []))
-    return f"{len(files)} sweeps plan"
+        if path not in needy:
+            build_plan(request(path.stem, []))
+    more = f"; {len(needy)} more compose and need files of data" if needy else ""
+    return f"{len(files) - len(needy)} sweeps plan{more}"
+
+
+def needs_files(path: Path) -> bool:
+    """Whether a sweep's data do not come with a library; its arms are composed."""
+    file = read(path, ())
+    shared = (file.tasks or {"": [f"task={file.task}"]}).values()
+    configs = [compose([*own, *file.overrides, *a]) for own in shared for a in expanded(file.arms)]
+    return any(data.get(config.data["name"]).needs for config in configs)
+
+
+def expanded(arms: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """The overrides of every arm, products of values taken apart."""
+    return [each for own in arms.values() for each in expand(own)]
 
 
 def fitting(task: str) -> list[str]:
@@ -127,5 +146,14 @@ def some_task(group: str, name: str) -> RunConfig:
 
 
 def own_tasks() -> list[str]:
-    """Shipped tasks that bring their data with them."""
-    return [task for task in options("task") if not task.endswith("/csv")]
+    """Shipped tasks whose data come with a library."""
+    return [task for task in options("task") if _comes_along(task)]
+
+
+@functools.cache
+def _comes_along(task: str) -> bool:
+    try:
+        config = compose([f"task={task}", "loss=mse"])
+    except ValueError:  # a path of one's own is missing
+        return False
+    return not data.get(config.data["name"]).needs

@@ -118,7 +118,8 @@ class Plan:
         tuning: how arms are tuned, if they are.
         controls: arms whose outcome is known beforehand, by name, with the number they take; they
             are none of `arms`, see :mod:`harness.controls`.
-        late: seeds first planned when results of others could be seen, with the day.
+        planned: when each seed was first planned (ISO 8601, UTC), also of seeds dropped since.
+        late: those of them first planned when results of other seeds could be seen.
     """
 
     name: str
@@ -137,7 +138,8 @@ class Plan:
     watched: dict[str, str] = field(default_factory=dict)
     tuning: Tuning | None = None
     controls: dict[str, float] = field(default_factory=dict)
-    late: dict[int, str] = field(default_factory=dict)
+    planned: dict[int, str] = field(default_factory=dict)
+    late: list[int] = field(default_factory=list)
 
     @property
     def settled(self) -> bool:

@@ -1,5 +1,7 @@
 """Everything a run needs before its first step: data, model and objective that fit together."""
 
+import functools
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ from torch import nn
 
 from harness import data, models, tasks
 from harness.batches import Batches
-from harness.config import RunConfig
+from harness.config import RunConfig, TrainerConfig
 from harness.data import Data
+from harness.data.augment import Augment
 from harness.objective import Objective
 from harness.seeds import seed_tree
 from harness.tasks.base import Task
@@ -51,7 +54,8 @@ def prepare(config: RunConfig) -> Prepared:
     model = _built(config.model, shape, objective.outputs(outputs), seeds["init"])
     teacher = _built(config.teacher, shape, outputs, 0) if config.teacher else None
     draw = task_class.draw(loaded, config.trainer.batch_size, settings)
-    batches = Batches(loaded.train, config.trainer.batch_size, seeds["order"], draw)
+    augment = Augment(loaded.augment, seeds["augment"])
+    batches = Batches(loaded.train, config.trainer.batch_size, seeds["order"], draw, augment)
     projections = [build_projection(name, **given) for name, given in config.projection.items()]
     task = task_class(
         loaded, model, objective, config.optimizer, batches, settings, teacher, projections
@@ -71,14 +75,24 @@ def _built(config: Mapping[str, Any], shape: tuple[int, ...], outputs: int, seed
 
 
 def load_data(config: RunConfig) -> Data:
-    """The data of a run, split and corrupted as its seed says.
+    """The data of a run, split and corrupted as its seed says; what was left out is printed.
 
     Raises:
         ValueError: it cannot be loaded.
     """
     seeds = seed_tree(config.seed)
     drawn = {"split_seed": seeds["split"], "corrupt_seed": seeds["corruption"]}
-    return data.load(config.data["name"], **drawn, **_without_name(config.data))
+    own, workers = _without_name(config.data), config.trainer.workers
+    loaded = data.load(config.data["name"], **drawn, workers=workers, **own)
+    for note in loaded.notes:
+        _tell(f"{config.data['name']}: {note}")
+    return loaded
+
+
+@functools.cache
+def _tell(note: str) -> None:
+    """Print a note once per process."""
+    print(f"lossbench: {note}", file=sys.stderr)
 
 
 def _without_name(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,6 +142,12 @@ def _check_teacher(config: RunConfig) -> None:
         raise ValueError("a teacher must have learnt something: set teacher.pretrained=FILE")
 
 
+def _device(trainer: TrainerConfig) -> torch.device:
+    """Where a run of one device would train, of a processor and the first GPU."""
+    wanted = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if wanted else "cpu")
+
+
 class Probe(NamedTuple):
     """What one batch tells about a run: steps, seconds of a step, norm of the first gradient."""
 
@@ -146,12 +166,17 @@ def probe(config: RunConfig) -> Probe:
     torch.set_num_threads(config.trainer.threads)
     prepared = prepare(config)
     task, batches = prepared.task, prepared.task.batches
+    device = _device(config.trainer)
+    task.to(device)
+    batches.part = batches.part.to(device)
     inputs, target = next(iter(batches))
     with torch.random.fork_rng():
         for _ in range(2):  # the first pass pays for allocations
             started = time.perf_counter()
             task.zero_grad()
             task.objective(task.compare(inputs, target), task.model).total.backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             seconds = time.perf_counter() - started
     squares = [p.grad.square().sum() for p in task.model.parameters() if p.grad is not None]
     norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0

@@ -29,6 +29,7 @@ class Record:
         seeds: the named sub-seeds drawn from the seed.
         fingerprints: sha256 of `data`, `split`, `composed` (items, if the data set composes them),
             `init` (initial weights), `order` (first batches), `loss` (source).
+        notes: what was left out of the data, and why.
         provenance: git commit and dirty flag, package versions, platform, device, threads,
             `started` and `finished` (ISO 8601, UTC).
     """
@@ -47,5 +48,6 @@ class Record:
     error: str | None = None
     seeds: dict[str, int] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     version: int = VERSION

@@ -34,7 +34,7 @@ class _Gathering(Metric):
         self.add_state("labels", default=[], dist_reduce_fx=None)
 
     def update(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Take in a batch: embeddings [N, D], labels int [N]."""
+        """Take in a batch: embeddings [N, D], labels int [N] from 0."""
         self.embeddings.append(embeddings.detach())
         self.labels.append(labels)
 
@@ -88,13 +88,15 @@ def _ranks(
     Ranks ascend along a row and count from 1; those beyond both R and `neighbours` are only known
     to be beyond. Rows of smaller classes are filled up with what is not to be read.
     """
-    _, names, counts = labels.unique(return_inverse=True, return_counts=True)
-    sizes, starts = counts[names], (counts.cumsum(0) - counts)[names]
-    by_class, most = names.argsort(stable=True), int(counts.max()) - 1
+    counts = labels.bincount()
+    sizes, starts = counts[labels], (counts.cumsum(0) - counts)[labels]
+    by_class, most = labels.argsort(stable=True), int(counts.max()) - 1
     deep = min(max(most, neighbours), len(labels))
     turns = torch.arange(most + 1, device=labels.device)
     queries = (sizes > 1).nonzero().squeeze(1)
-    for rows in queries.split(max(1, at_once // len(labels))):
+    if not len(queries):
+        return
+    for rows in torch.split(queries, max(1, at_once // len(labels))):
         near, itself, size = _cosines(embeddings, rows, at_once).float(), rows[:, None], sizes[rows]
         mates = by_class[(starts[rows, None] + turns).clamp(max=len(labels) - 1)]
         mates = torch.where(turns < size[:, None], mates, itself)  # [c, R + 1], itself among them
@@ -116,7 +118,7 @@ def _largest(numbers: Tensor, k: int) -> Tensor:
 def _cosines(embeddings: Tensor, rows: Tensor, at_once: int) -> Tensor:
     """Cosines of some rows with all, float64 [c, N]; the others are made unit vectors in pieces."""
     wanted = unit_vectors(embeddings[rows])
-    pieces = embeddings.split(max(1, at_once // embeddings.shape[1]))
+    pieces = torch.split(embeddings, max(1, at_once // embeddings.shape[1]))
     return torch.cat([wanted @ unit_vectors(piece).mT for piece in pieces], 1)
 
 
@@ -143,7 +145,7 @@ class ClusterInformation(_Gathering):
 
         embeddings, labels = self._all()
         points: Any = unit_vectors(embeddings).cpu().numpy()
-        number = len(labels.unique())
+        number = int(labels.bincount().count_nonzero())
         with warnings.catch_warnings():  # fewer different points than clusters is an answer too
             warnings.simplefilter("ignore", ConvergenceWarning)
             clusters = KMeans(number, n_init=3, random_state=0).fit_predict(points)

@@ -28,6 +28,8 @@ from harness.trackers import Tracker, check_trackers, open_trackers
 
 REHEARSED = 40
 """Least number of steps that are timed to tell how long a run takes."""
+FEW, JUDGED = 8, 256
+"""Steps of a short fit, and items that are judged, where a whole epoch would take too long."""
 
 
 def progress_bar() -> Callback:
@@ -36,23 +38,41 @@ def progress_bar() -> Callback:
 
 
 def rehearse(config: RunConfig) -> tuple[float, float]:
-    """Seconds of a run of one epoch, and of one step, from short fits that are forgotten."""
+    """Seconds of a run of one epoch, and of one step, from short fits that are forgotten.
+
+    Where an epoch is longer than the rehearsal, seconds of a run are those of no more than a few
+    steps and of evaluating once, which is estimated from a few items.
+    """
     per_epoch = len(Batches(load_data(config).train, config.trainer.batch_size))
+    if per_epoch > REHEARSED:
+        _timed_fit(config, 1, FEW)
+        short, long = (_timed_fit(config, 1, steps) for steps in (FEW, REHEARSED))
+        return short, max(long - short, 0.0) / (REHEARSED - FEW)
     beyond = -(-REHEARSED // per_epoch)
     _timed_fit(config, 1)  # pays for what is loaded once per process
     short, long = (_timed_fit(config, epochs) for epochs in (1, 1 + beyond))
     return short, max(long - short, 0.0) / (beyond * per_epoch)
 
 
-def _timed_fit(config: RunConfig, epochs: int) -> float:
+def _timed_fit(config: RunConfig, epochs: int, steps: int | None = None) -> float:
+    """Seconds of a fit and of evaluating; with `steps` of so many only, and of evaluating a few."""
     started = time.perf_counter()
     prepared = prepare(config)
     with torch.random.fork_rng(), quiet():
-        _trainer(config, (), epochs).fit(prepared.task)
+        _fit(_trainer(config, (), epochs, steps), prepared.task)
+    seconds = time.perf_counter() - started
     for part in (prepared.data.val, prepared.data.test):
-        prepared.task.evaluate(part)
-        prepared.task.references(part)
-    return time.perf_counter() - started
+        started, judged = time.perf_counter(), part.first(JUDGED) if steps else part
+        prepared.task.evaluate(judged)
+        prepared.task.references(judged)
+        seconds += (time.perf_counter() - started) * len(part) / len(judged)
+    return seconds
+
+
+def _fit(trainer: Trainer, task: Task) -> None:
+    """Train, and leave the model where it was trained: a Trainer takes it from a GPU at its end."""
+    trainer.fit(task)
+    task.to(trainer.strategy.root_device)
 
 
 def follows() -> bool:
@@ -163,6 +183,7 @@ def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callbac
     facts |= {
         "seeds": prepared.seeds,
         "fingerprints": prepared.fingerprints,
+        "notes": list(prepared.data.notes),
         "parameters": models.parameter_count(task.model),
         "curve": task.curve,
     }
@@ -175,7 +196,7 @@ def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callbac
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(prepared.seeds["dropout"])
         trainer = _trainer(config, [*callbacks, references], config.trainer.epochs)
-        trainer.fit(task)
+        _fit(trainer, task)
     facts["steps"] = trainer.global_step
     facts["seconds"] = {"train": time.perf_counter() - started}
     val = task.evaluate(prepared.data.val)
@@ -198,7 +219,9 @@ def _keep_samples(task: Task, part: Part, run: str, store: Store) -> None:
         samples.write(store, run, kept)
 
 
-def _trainer(config: RunConfig, callbacks: Sequence[Callback], epochs: int) -> Trainer:
+def _trainer(
+    config: RunConfig, callbacks: Sequence[Callback], epochs: int, steps: int | None = None
+) -> Trainer:
     wanted = config.trainer
     return Trainer(
         max_epochs=epochs,
@@ -216,6 +239,8 @@ def _trainer(config: RunConfig, callbacks: Sequence[Callback], epochs: int) -> T
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+        limit_train_batches=steps,
+        limit_val_batches=1 if steps else None,
     )
 
 

@@ -5,7 +5,7 @@ Two arms of one seed share every sub-seed (common random numbers), so they diffe
 
 import hashlib
 
-ROLES = ("split", "corruption", "init", "order", "dropout")
+ROLES = ("split", "corruption", "init", "order", "augment", "dropout")
 
 
 def sub_seed(seed: int, role: str) -> int:

@@ -1,6 +1,7 @@
 """A sweep somebody asks for, and its plan: the saved one if nothing has changed. Needs no torch."""
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from harness.paths import config_dir
 from harness.plan import Cell, Plan, Trial, Tuning
 from harness.plugins import words
 from harness.store import Store, dump_json, write_atomically
+from harness.summary import Records, cells_of, done_runs
 
 PACKAGES = (Path(__file__).resolve().parent, Path(__file__).resolve().parent.parent / "losses")
 
@@ -132,12 +134,49 @@ def save(wanted: Request, made: Plan) -> None:
     write_atomically(wanted.folder / "plan.json", dump_json(content))
 
 
+def remember(wanted: Request, made: Plan, plan: Plan, records: Records) -> Plan:
+    """`made` with the day each seed was first planned, and those that came after looking (R12).
+
+    A seed comes late if it has no result when it is first planned, while an arm and the baseline
+    are done on another.
+
+    Args:
+        wanted: the sweep, whose saved plan knows of earlier seeds.
+        made: the plan to be saved.
+        plan: the same with all that follows from the records.
+        records: those there are, by run id.
+    """
+    try:
+        stored = _content(wanted)["plan"]
+        known = {int(seed): str(day) for seed, day in stored["planned"].items()}
+        late = {int(seed) for seed in stored["late"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        known, late = {}, set()
+    seen = {seed for task in plan.tasks for seed in _done(plan, task, records)}
+    new = [seed for seed in made.seeds if seed not in known]
+    late |= {seed for seed in new if seen and seed not in seen}
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    planned = known | dict.fromkeys(new, now)
+    return dataclasses.replace(made, planned=planned, late=sorted(late))
+
+
+def _done(plan: Plan, task: str, records: Records) -> set[int]:
+    """Seeds on which the baseline and another arm are done."""
+    done = {cell.arm: set(done_runs(cell, records)) for cell in cells_of(plan, task)}
+    base = done.pop(plan.baseline, set())
+    return {seed for seeds in done.values() for seed in seeds & base}
+
+
+def _content(wanted: Request) -> Any:
+    return json.loads((wanted.folder / "plan.json").read_text(encoding="utf-8"))
+
+
 def _saved(wanted: Request) -> Plan | None:
     try:
-        content = json.loads((wanted.folder / "plan.json").read_text(encoding="utf-8"))
+        content = _content(wanted)
         if content["digest"] != wanted.digest():
             return None
-        stored = content["plan"]
+        stored = _by_seed(content["plan"], "planned")
         for file, known in stored["watched"].items():
             if hashlib.sha256(Path(file).read_bytes()).hexdigest() != known:
                 return None
@@ -164,7 +203,7 @@ def _shipped(path: Path) -> bool:
 def _refuse_other_file(wanted: Request) -> None:
     """Two files of one's own with one name would overwrite each other's reports."""
     try:
-        other = json.loads((wanted.folder / "plan.json").read_text(encoding="utf-8"))["file"]
+        other = _content(wanted)["file"]
     except (OSError, ValueError, KeyError, TypeError):
         return
     if _shipped(wanted.path) and _shipped(Path(other)):

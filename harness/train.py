@@ -62,6 +62,7 @@ def describe(record: Record, store: Store) -> str:
     lines.append(f"status    {record.status}")
     if record.error:
         lines.append(f"error     {record.error}")
+    lines += [f"note      {note}" for note in record.notes]
     names = sorted({name.partition("/")[2] for name in record.metrics})
     if names:
         lines.append(f"{'metric':<24}{'val':>12}{'test':>12}")

@@ -17,11 +17,33 @@ from losses.core import Parts, loss
 from losses.weighting import Normalizer, weight_of, weighted
 
 
+def _torch_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_weight: ClassWeight = None,
+    smoothing: float = 0.0,
+    **_: object,
+) -> Tensor | None:
+    if class_weight is not None or smoothing:
+        return None
+    return F.cross_entropy(logits, target, reduction="sum")
+
+
+def _torch_bce(
+    logits: Tensor, target: Tensor, *, pos_weight: float | Tensor | None = None
+) -> Tensor | None:
+    if pos_weight is not None:
+        return None
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
+
+
 @loss(
     "cross_entropy",
     target="index or probabilities",
     source="Good 1952, Rational decisions; smoothing: Szegedy et al. 2016, arXiv:1512.00567",
     derivative=derivatives.cross_entropy,
+    total=_torch_cross_entropy,
 )
 def cross_entropy(
     logits: Tensor,
@@ -93,6 +115,7 @@ def nll(
     target="binary",
     source="Cox 1958, The regression analysis of binary sequences",
     derivative=derivatives.bce,
+    total=_torch_bce,
 )
 def bce(logits: Tensor, target: Tensor, *, pos_weight: Positive | None = None) -> Tensor:
     r"""Binary cross-entropy, :math:`-w\, y \log p - (1 - y) \log(1 - p)`.
@@ -255,6 +278,7 @@ def multiclass_brier(logits: Tensor, target: Tensor) -> Tensor:
     target="binary",
     source="Nam et al. 2014, arXiv:1312.5419",
     derivative=derivatives.bce,
+    total=_torch_bce,
     sum_classes=True,
 )
 def multilabel_bce(logits: Tensor, target: Tensor, *, pos_weight: PerClass = None) -> Tensor:

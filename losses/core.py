@@ -120,6 +120,9 @@ class Loss:
             or (values, derivative, counts): the derivative of the sum of values by the output, of
             its shape. Evaluated without a graph, on pieces of a batch, see :mod:`losses.fused`; for
             losses with one value per item that depends on no other item.
+        total: torch's own function for the sum of all values, (output, target, **parameters) to a
+            scalar that every value counts 1 in, or to None where torch has none for these
+            parameters: torch adds up without keeping the values.
         detached: which inputs carry no gradient by design, if any; `fields` by their names.
         nonmonotone: why moving towards the target need not lower it, if so.
         opaque: why no graph of `torch.compile` holds it, nor a GPU runs it without waiting, if so.
@@ -144,6 +147,7 @@ class Loss:
     output_within: Bounds | None = None
     quality: bool = False
     derivative: Callable[..., tuple[Tensor, ...]] | None = None
+    total: Callable[..., Tensor | None] | None = None
     additive: bool = True
     saturating: str | None = None
     unbounded: str | None = None
@@ -240,12 +244,24 @@ class Loss:
 
     def fraction(self, *inputs: Tensor, **parameters: Any) -> Fraction:
         """Sum of values and sum of counts, undivided."""
-        if fused.applies(self, inputs, parameters):
-            ignored = parameters.pop("ignore_index", IGNORE_INDEX)
-            ready = self.ready(inputs, ignored, parameters)
-            with autocast_off(ready[0]):
-                return Fraction(*fused.fraction(self, *ready))
-        return _fraction(self.parts(*inputs, **parameters))
+        if self.total is None and self.derivative is None:
+            return _fraction(self.parts(*inputs, **parameters))
+        ignored = parameters.pop("ignore_index", IGNORE_INDEX)
+        output, target, kept, given = self.ready(inputs, ignored, parameters)
+        with autocast_off(output):
+            if self.total is not None and kept is None:
+                total = self.total(output, target, **given)
+                if total is not None:
+                    return Fraction(total, total.new_full((), self._values_of(output, target)))
+            if fused.applies(self, inputs, parameters):
+                return Fraction(*fused.fraction(self, output, target, kept, given))
+        return _fraction(self.plain(output, target, kept, given))
+
+    def _values_of(self, output: Tensor, target: Tensor) -> int:
+        """How many values there are, one per item, where nothing is ignored."""
+        rows = self.target == "index or probabilities" and target.is_floating_point()
+        per_item = output.shape[1] if rows or self.sum_classes else 1
+        return target.numel() // per_item
 
     def divide(self, fraction: Fraction) -> Tensor:
         """The mean: numerator over denominator, 0 where nothing was counted."""
@@ -343,7 +359,7 @@ def reduce(
     check_reduction(entry, reduction)
     if reduction == "none":
         return entry.parts(*inputs, **parameters).values
-    if fused.applies(entry, inputs, parameters):
+    if entry.total is not None or fused.applies(entry, inputs, parameters):
         fraction = entry.fraction(*inputs, **parameters)
         return fraction.numerator if reduction == "sum" else entry.divide(fraction)
     parts = entry.parts(*inputs, **parameters)

@@ -1,6 +1,7 @@
 """What every loss does with its inputs before the maths: shapes, labels, ranges, ignored items."""
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -189,12 +190,17 @@ def _check_range(entry: "Loss", tensor: Tensor, bounds: Bounds, what: str) -> No
     """Raise if a value lies outside, where values can be read."""
     if tensor.numel() == 0 or not _readable(tensor):
         return
-    smallest, largest = _extremes(tensor)
+    smallest, largest = _extremes(tensor) if bounds.low > -math.inf else _highest(tensor)
     if smallest not in bounds or largest not in bounds:
         raise ValueError(
             f"{entry.name} needs {what}, got values from {smallest:g} to {largest:g} "
             f"in shape {list(tensor.shape)}"
         )
+
+
+def _highest(tensor: Tensor) -> tuple[float, float]:
+    highest = tensor.amax().item()
+    return highest, highest
 
 
 def _extremes(tensor: Tensor) -> tuple[float, float]:

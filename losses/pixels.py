@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losses import fused
 from losses.arguments import Bounds, NonNegative, Share
 from losses.core import Parts, loss
 from losses.regions import SIGMOID, SOFTMAX, counted, flat, mask_sums, tversky_error
 from losses.safe import power, ratio
+
+LONG = 1 << 15  # from here on torch sorts a row of integers in linear time, on a CPU
 
 
 @loss("balanced_bce", target="binary", source="Xie & Tu 2015, arXiv:1504.06375", region=True)
@@ -298,18 +301,30 @@ def lovasz_hinge(logits: Tensor, target: Tensor, *, kept: Tensor | None) -> Part
 
 
 def _lovasz(errors: Tensor, true: Tensor, kept: Tensor | None) -> Tensor:
-    """Sum of errors [..., L] above 0, each times what it adds to the Jaccard loss.
+    """Sum of errors [..., L] above 0, each times what it adds to the Jaccard loss."""
+    costs = (errors if kept is None else torch.where(kept, errors, 0)).relu()
+    with torch.no_grad():
+        long = costs.shape[-1] >= LONG and costs.numel() > 0 and costs.device.type == "cpu"
+        if long and fused.eager(costs, true):
+            rows = zip(costs.flatten(0, -2), true.flatten(0, -2), strict=True)
+            steps = torch.stack([_jaccard_steps(*row) for row in rows]).view_as(costs)
+        else:
+            steps = _jaccard_steps(costs, true)
+    return (costs * steps).sum(-1)
+
+
+def _jaccard_steps(costs: Tensor, true: Tensor) -> Tensor:
+    """By how much the Jaccard loss of hard masks grows with each mistake, the worst one first.
 
     With i true elements left and a union of u after a mistake, that is 1 / u for a true element and
     i / (u (u - 1)) for another; as differences of the loss these would lose most digits.
     """
-    if kept is not None:
-        errors = torch.where(kept, errors, -1)  # cost nothing, and stand behind all that does
-    errors, order = errors.sort(-1, descending=True)
+    bits = torch.int32 if costs.dtype == torch.float32 else torch.int64
+    order = costs.abs().view(bits).neg().argsort(-1)  # numbers from 0 on sort as their bits do
     true = true.gather(-1, order)
     found = true.cumsum(-1, dtype=torch.int32)
-    left = (true.sum(-1, keepdim=True) - found).to(errors.dtype)
+    left = (true.sum(-1, keepdim=True) - found).to(costs.dtype)
     union = left + torch.arange(1, true.shape[-1] + 1, device=true.device)
     grown = true | (union == 1)
-    slope = torch.where(grown, 1, left) / torch.where(grown, union, union * (union - 1))
-    return (errors.relu() * slope).sum(-1)
+    steps = torch.where(grown, 1, left) / torch.where(grown, union, union * (union - 1))
+    return torch.empty_like(steps).scatter(-1, order, steps)

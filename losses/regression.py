@@ -4,6 +4,7 @@ Targets of any shape work, elementwise: [N] for one value per item, [N, K] for K
 formulas f is the prediction, y the target and r = f - y.
 """
 
+import functools
 import math
 from typing import Annotated
 
@@ -25,7 +26,15 @@ def _root(mean: Tensor) -> Tensor:
     return torch.where(positive, mean, 1).sqrt() * positive
 
 
-@loss("mse", target="real", source="Gauss 1809, Theoria motus corporum coelestium")
+SQUARES = functools.partial(F.mse_loss, reduction="sum")
+
+
+@loss(
+    "mse",
+    target="real",
+    source="Gauss 1809, Theoria motus corporum coelestium",
+    total=SQUARES,
+)
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
     r"""Squared error: :math:`(f - y)^2`; its optimum is the mean.
 
@@ -52,7 +61,13 @@ def mae(prediction: Tensor, target: Tensor) -> Tensor:
     return F.l1_loss(prediction, target, reduction="none")
 
 
-@loss("rmse", target="real", source="Hyndman & Koehler 2006, section 2.1", finish=_root)
+@loss(
+    "rmse",
+    target="real",
+    source="Hyndman & Koehler 2006, section 2.1",
+    finish=_root,
+    total=SQUARES,
+)
 def rmse(prediction: Tensor, target: Tensor) -> Tensor:
     r"""Root of the mean squared error: :math:`\sqrt{\frac1n \sum_i (f_i - y_i)^2}`.
 
@@ -100,7 +115,12 @@ def _log1p(x: Tensor, floor: float) -> Tensor:
     return torch.log1p(inside) + (x - inside) / (1 + floor)
 
 
-@loss("huber", target="real", source="Huber 1964, Robust estimation of a location parameter")
+@loss(
+    "huber",
+    target="real",
+    source="Huber 1964, Robust estimation of a location parameter",
+    total=functools.partial(F.huber_loss, reduction="sum"),
+)
 def huber(prediction: Tensor, target: Tensor, *, delta: Positive = 1.0) -> Tensor:
     r"""Squared near 0, absolute far out:
     :math:`\frac12 r^2 \text{ if } |r| \le \delta \text{ else } \delta(|r| - \frac12\delta)`.
@@ -113,7 +133,12 @@ def huber(prediction: Tensor, target: Tensor, *, delta: Positive = 1.0) -> Tenso
     return F.huber_loss(prediction, target, reduction="none", delta=delta)
 
 
-@loss("smooth_l1", target="real", source="Girshick 2015, arXiv:1504.08083, eq. 3")
+@loss(
+    "smooth_l1",
+    target="real",
+    source="Girshick 2015, arXiv:1504.08083, eq. 3",
+    total=functools.partial(F.smooth_l1_loss, reduction="sum"),
+)
 def smooth_l1(prediction: Tensor, target: Tensor, *, beta: NonNegative = 1.0) -> Tensor:
     r"""Huber loss over its threshold, so that the slope far out is 1:
     :math:`\frac{r^2}{2\beta} \text{ if } |r| < \beta \text{ else } |r| - \frac12\beta`.

@@ -30,7 +30,8 @@ def source_hash(name: str) -> str:
     entry = REGISTRY.get(name) or PENALTIES.get(name) or PROJECTIONS[name]
     finish = getattr(entry, "finish", None)
     roots = [entry.function, *getattr(entry, "own", {}).values()]
-    roots += [finish] if inspect.isfunction(finish) else []
+    beside = (finish, getattr(entry, "derivative", None))
+    roots += [function for function in beside if inspect.isfunction(function)]
     return code_hash(*roots)
 
 

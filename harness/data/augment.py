@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -32,9 +33,7 @@ class Augment:
     kind: str
     seed: int
 
-    def __call__(
-        self, inputs: Tensor, target: Any, rows: Tensor, epoch: int
-    ) -> tuple[Tensor, Any]:
+    def __call__(self, inputs: Tensor, target: Any, rows: Tensor, epoch: int) -> tuple[Tensor, Any]:
         """The batch of these rows of the training part in this epoch."""
         if self.kind == "none" or len(rows) == 0:
             return inputs, target
@@ -85,18 +84,16 @@ def _each(things: Things, change: Callable[[Any], Any]) -> Things:
             thing: Any = tv.BoundingBoxes(flat, format="XYXY", canvas_size=tuple(size))
         else:
             thing = tv.Image(tensor) if name == "image" else tv.Mask(tensor)
-        shape = tensor.shape if name == "boxes" else (-1,)
         made = change(thing).as_subclass(Tensor)
-        moved[name] = made.reshape(shape) if name == "boxes" else made
+        moved[name] = made.reshape(tensor.shape) if name == "boxes" else made
     return moved
 
 
-def _stacked(things: Things, change: Callable[[Any, int], Any]) -> Things:
+def _stacked(things: Things, change: Callable[..., Any]) -> Things:
     """The same item by item."""
-    number = len(things["image"])
     items = [
-        _each({name: tensor[i] for name, tensor in things.items()}, lambda x, i=i: change(x, i))
-        for i in range(number)
+        _each({name: tensor[i] for name, tensor in things.items()}, partial(change, i=i))
+        for i in range(len(things["image"]))
     ]
     return {name: torch.stack([item[name] for item in items]) for name in things}
 

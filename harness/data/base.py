@@ -47,6 +47,11 @@ class Part:
         target = each(self.target, lambda tensor: plain(tensor[rows]))
         return scaled(self.inputs[rows], self.normalise), target
 
+    def first(self, number: int) -> "Part":
+        """No more than so many of its items."""
+        target = each(self.target, lambda tensor: tensor[:number])
+        return replace(self, inputs=self.inputs[:number], target=target)
+
     def batches(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Target]]:
         """The same, one batch of row numbers after the other."""
         return map(self.take, batches)
@@ -66,10 +71,10 @@ def scaled(pixels: Tensor, normalise: bool) -> Tensor:
     if pixels.dtype is not torch.uint8:
         return pixels
     shares = pixels.float() / 255
-    if not normalise:
-        return shares
-    mean, sd = torch.tensor(IMAGENET, device=pixels.device).view(2, 3, 1, 1)
-    return (shares - mean) / sd
+    if normalise:
+        mean, sd = torch.tensor(IMAGENET, device=pixels.device).view(2, 3, 1, 1)
+        shares = (shares - mean) / sd
+    return shares
 
 
 def plain(target: Tensor) -> Tensor:

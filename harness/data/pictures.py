@@ -18,7 +18,7 @@ WRONG = -1
 Size = tuple[int, int]
 
 
-class Fault(ValueError):
+class Fault(ValueError):  # noqa: N818 - of the data, not of the program
     """What is wrong with one picture, its map or one of its objects; begins with its place."""
 
 
@@ -34,8 +34,8 @@ class Pictures:
         whole: the picture is shown whole, its proportions kept, with a rim of 0 at the right or the
             bottom, where maps ask nothing; otherwise its middle is cut out.
         maps: a file each, 8 bits a pixel; empty where there are no maps.
-        classes: which class a number in such a file stands for, int16 [256]; -100 where nothing is
-            asked, WRONG where it stands for none.
+        classes: which class a number in such a file stands for, int16 [256] or, where they differ,
+            [N, 256]; -100 where nothing is asked, WRONG where it stands for none.
         sizes: height and width that pictures must have before; empty where any will do.
     """
 
@@ -81,17 +81,19 @@ class Pictures:
                 f"{source} is {_by(found)} pixels, and its annotation says {_by(self.sizes[item])}"
             )
         if self.maps:
-            things.append(tv.Mask(self._map(self.maps[item], found)))
+            things.append(tv.Mask(self._map(item, found)))
         pixels, *maps = (thing.as_subclass(Tensor) for thing in fitted(self, *things))
         return pixels.contiguous(), maps[0] if maps else None
 
-    def _map(self, path: Path, size: Sequence[int]) -> Tensor:
+    def _map(self, item: int, size: Sequence[int]) -> Tensor:
         """Class of each pixel, int16 [h, w]."""
+        path = self.maps[item]
         assert self.classes is not None
         numbers = _decoded(path, None)[0].numpy()
         if numbers.shape != tuple(size):
             raise Fault(f"{path} is {_by(numbers.shape)} pixels, and its picture is {_by(size)}")
-        classes = self.classes[numbers]
+        table = self.classes[item] if self.classes.ndim == 2 else self.classes
+        classes = table[numbers]
         wrong = np.unique(numbers[classes == WRONG])
         if len(wrong):
             shown = ", ".join(map(str, wrong[:5]))
@@ -149,6 +151,20 @@ def class_table(numbers: Sequence[int], ignored: Sequence[int] = ()) -> Array:
     table[list(ignored)] = IGNORE_INDEX
     table[list(numbers)] = np.arange(len(numbers))
     return table
+
+
+def file_hash(path: str) -> str:
+    """sha256 of a file's bytes; of a folder, of its files' places and sizes.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    place = Path(path).expanduser().resolve()
+    if place.is_dir():
+        return files_key(place, sorted(file for file in place.rglob("*") if file.is_file()))
+    if not place.is_file():
+        raise ValueError(f"there is no file {path!r} in {Path.cwd()}")
+    return hashlib.sha256(place.read_bytes()).hexdigest()
 
 
 def files_key(root: Path, *lists: Sequence[Path]) -> str:

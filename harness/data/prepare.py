@@ -24,9 +24,7 @@ from losses.inputs import IGNORE_INDEX
 MAPS = ("mask", "semantic")
 
 
-def load(
-    name: str, *, split_seed: int, corrupt_seed: int, workers: int = 0, **given: Any
-) -> Data:
+def load(name: str, *, split_seed: int, corrupt_seed: int, workers: int = 0, **given: Any) -> Data:
     """Load, divide, cut, corrupt (training part only) and scale, in this order.
 
     Classes are split 60/20/20 within each class; labels and numbers at random. Input columns are
@@ -44,7 +42,7 @@ def load(
     """
     entry = get(name)
     checked = check_arguments(name, entry.parameters, given)
-    kind: Kind = entry.kind or checked["kind"]
+    kind: Kind = entry.kind or checked.get("kind") or entry.parameters["kind"].default
     own, rest = _divided(checked, parameters_of(entry.function))
     size, rest = _divided(rest, parameters_of(cut))
     options, rest = _divided(rest, parameters_of(corrupt.BY_KIND[kind]))
@@ -53,8 +51,8 @@ def load(
     for key, value in foreign.items():
         if value != entry.parameters[key].default:
             raise ValueError(f"{name}.{key}={value!r} does not apply to {kind} data")
+    raw, held = entry.function(split_seed, **own), None
     try:
-        raw, held = entry.function(split_seed, **own), None
         if isinstance(raw.inputs, Pictures):
             held = Held(raw, Holding(**holding), workers)
             raw = held.raw
@@ -62,8 +60,7 @@ def load(
         rng = generator(corrupt_seed, "corrupt")
         return _assembled(kind, raw, split, rng, options, units, held)
     except ValueError as error:
-        named = str(error).startswith((f"{name}.", f"{name}:"))
-        raise ValueError(str(error) if named else f"{name}: {error}") from None
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _divided(
@@ -112,7 +109,9 @@ def _assembled(
     train = train[kept]
     if scale is not None:
         (target, _), (corrupted, scale) = (in_units(t, scale, **units) for t in (target, corrupted))
-    inputs = z_scored(raw.inputs, train) if raw.standardise else raw.inputs
+    inputs: Any = raw.inputs
+    if raw.standardise:
+        inputs = z_scored(inputs, train)
 
     def part(numbers: Array, values: Any) -> Part:
         target = each(values, lambda array: _tensor(kind, array))

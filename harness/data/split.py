@@ -78,9 +78,7 @@ def _by_class(
     return numbers, tuple(names[each] for each in order), split
 
 
-def own_test_split(
-    strata: Array, test: int, validation: float, rng: np.random.Generator
-) -> Split:
+def own_test_split(strata: Array, test: int, validation: float, rng: np.random.Generator) -> Split:
     """The split of data that bring their own test part: `validation` of the others validate.
 
     Rows of the training part come first, those of the test part after them. Within each stratum at
@@ -123,7 +121,9 @@ def own_test_classes(
     order = shuffled(len(names), rng)
     others, tests = order[~test[order]], order[test[order]]
     if len(others) < 2 or not len(tests):
-        raise ValueError(f"a split by class needs 2 classes and 1 to test, got {len(names)} classes")
+        raise ValueError(
+            f"a split by class needs 2 classes and 1 to test, got {len(names)} classes"
+        )
     number = min(max(1, round(validation * len(others))), len(others) - 1)
     order = np.concatenate([others[number:], others[:number], tests])
     part = np.repeat([0, 1, 2], [len(others) - number, number, len(tests)])  # of the new numbers

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Table:
             if cell.lower() in MISSING:
                 raise ValueError(
                     f"{self.where(column, item)}: the value is missing ({cell!r}); "
-                    f"fill it in, remove the row, or drop the column"
+                    f"fill it in, remove the row, drop the column, or set data.bad=skip"
                 )
         return self.columns[column]
 
@@ -55,7 +56,7 @@ class Table:
         return result
 
 
-@dataset("csv", kind=None, source="the user's own file")
+@dataset("csv", kind=None, source="the user's own file", needs="data.path, as said above")
 def table(
     _: int,
     *,
@@ -65,6 +66,7 @@ def table(
     drop: Sequence[str] = (),
     one_hot: Sequence[str] = (),
     split: Order = "random",
+    bad: Literal["refuse", "skip"] = "refuse",
 ) -> Raw:
     """A UTF-8 file: a header row, then an item per row; cells parted by comma, semicolon, tab or |.
 
@@ -81,6 +83,8 @@ def table(
         one_hot: columns of categories.
         split: random, or contiguous where rows have an order, such as time: the first 60% of the
             rows train, the next 20% validate, the last 20% test.
+        bad: what is done about rows in which a value is missing: refuse the file, or skip the rows,
+            which are counted and told.
 
     Raises:
         ValueError: the file, row and column that is not as said, and what to do.
@@ -88,19 +92,10 @@ def table(
     file = _found(path)
     targets = (target,) if isinstance(target, str) else tuple(target)
     stamp = file.stat().st_ino, file.stat().st_size, file.stat().st_mtime_ns
-    raw = _raw(file, stamp, targets, kind, tuple(drop), tuple(one_hot))
+    raw = _raw(file, stamp, targets, kind, tuple(drop), tuple(one_hot), bad == "skip")
     if split == "contiguous":
         return dataclasses.replace(raw, split=contiguous_split(len(raw.target)))
     return raw
-
-
-def file_hash(path: str) -> str:
-    """sha256 of a file's bytes.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    return hashlib.sha256(_found(path).read_bytes()).hexdigest()
 
 
 def _found(path: str) -> Path:
@@ -121,6 +116,7 @@ def _raw(
     kind: Kind,
     drop: tuple[str, ...],
     one_hot: tuple[str, ...],
+    skip: bool,
 ) -> Raw:
     content = file.read_bytes()
     cells = _read(str(file), content)
@@ -130,6 +126,9 @@ def _raw(
     used = [column for column in cells.columns if column not in (*targets, *drop)]
     if not used:
         raise ValueError(f"{file}: no column is left as an input")
+    faults: tuple[str, ...] = ()
+    if skip:
+        cells, faults = _complete(cells, [*used, *targets])
     target, names = _target(cells, targets, kind)
     advice = "; list the column under one_hot or drop"
     inputs = [
@@ -139,7 +138,23 @@ def _raw(
     stacked = np.concatenate(inputs, axis=1)
     for array in (stacked, target):
         array.flags.writeable = False
-    return Raw(stacked, target, names, hashlib.sha256(content).hexdigest())
+    return Raw(stacked, target, names, hashlib.sha256(content).hexdigest(), faults=faults)
+
+
+def _complete(cells: Table, columns: Sequence[str]) -> tuple[Table, tuple[str, ...]]:
+    """The rows that have a value in all of these columns, and where the others lack one."""
+    lacking = {
+        item: f"{cells.where(column, item)}: the value is missing"
+        for column in columns
+        for item, cell in enumerate(cells.columns[column])
+        if cell.lower() in MISSING
+    }
+    kept = [item for item in range(len(cells.rows)) if item not in lacking]
+    if not kept:
+        raise ValueError(f"{cells.name}: every row lacks a value")
+    columns_kept = {name: [texts[item] for item in kept] for name, texts in cells.columns.items()}
+    faults = tuple(lacking[item] for item in sorted(lacking))
+    return Table(cells.name, columns_kept, [cells.rows[item] for item in kept]), faults
 
 
 def _read(name: str, content: bytes) -> Table:

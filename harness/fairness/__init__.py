@@ -4,7 +4,7 @@ Pure functions from a plan and its records to notes. Needs no torch. One file ea
 alone tells, what records tell, how arms were tuned, and whether controls came out as they must.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.comparison import Note, TaskResult
 from harness.fairness import controls, plans, runs, tuning
@@ -36,5 +36,5 @@ def serious(found: Sequence[Note]) -> list[Note]:
     return [note for note in found if note.level != "note"]
 
 
-def _sorted(found: Sequence[Note]) -> list[Note]:
+def _sorted(found: Iterable[Note]) -> list[Note]:
     return sorted(found, key=lambda note: LEVELS.index(note.level))

@@ -3,15 +3,22 @@
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
 
-from harness.comparison import Note
+from harness.comparison import Level, Note
 from harness.fairness.words import listed, where
 from harness.plan import Cell, Plan
 from harness.record import Record
 from harness.summary import Records, cells_of, done_runs, provenance, shared_fingerprints
 
-TUNABLE = {"data": "data", "split": "data", "composed": "data", "init": "model"}
-"""Fingerprints that change with what is tuned, by the group of config keys that decides them."""
-ORDER = ("trainer.batch_size", "data")
+DECIDED = {
+    "data": ("data.",),
+    "split": ("data.",),
+    "composed": ("data.",),
+    "init": ("model.",),
+    "order": ("data.", "trainer.batch_size"),
+    "steps": ("data.", "trainer.batch_size", "trainer.epochs"),
+    "parameters": ("model.",),
+}
+"""What arms must share, by the config keys that decide it: where one is tuned, it may differ."""
 
 
 def notes(plan: Plan, records: Records) -> Iterator[Note]:
@@ -91,33 +98,47 @@ def fingerprints(plan: Plan, records: Records) -> Iterator[Note]:
     for mark in shared_fingerprints(plan, records):
         if len(mark.values) > 1:
             unequal[mark.task, mark.kind].append(mark.seed)
-    for (task, kind), where in unequal.items():
+    for (task, kind), at in unequal.items():
         groups: dict[str | None, list[str]] = defaultdict(list)
         for cell in cells_of(plan, task):
-            record = done_runs(cell, records).get(where[0])
+            record = done_runs(cell, records).get(at[0])
             if record is not None:
                 groups[record.fingerprints.get(kind)].append(cell.arm)
         sides = " against ".join(listed(names) for names in groups.values())
+        keys = _tuned(plan, kind)
         yield Note(
-            "alarm",
-            f"{where(plan, task)}the arms do not share their {kind} at {len(where)} of "
-            f"{len(plan.seeds)} seeds (seed {where[0]}: {sides}): the pairs differ in more than "
-            "the loss",
+            "note" if keys else "alarm",
+            f"{where(plan, task)}the arms do not share their {kind} at {len(at)} of "
+            f"{len(plan.seeds)} seeds (seed {at[0]}: {sides}): "
+            + (f"{listed(keys)} was tuned" if keys else "the pairs differ in more than the loss"),
         )
+
+
+def _tuned(plan: Plan, what: str) -> list[str]:
+    """The tuned keys that decide something arms would share otherwise."""
+    ranges = plan.tuning.ranges.values() if plan.tuning else []
+    keys = dict.fromkeys(key for arm in ranges for key in arm)
+    return [key for key in keys if key.startswith(DECIDED[what])]
 
 
 def amounts(plan: Plan, records: Records) -> Iterator[Note]:
     """Arms that took more steps, or have more parameters, than others."""
     for task in plan.tasks:
+        cells = cells_of(plan, task)
         for name in ("steps", "parameters"):
+            if name == "steps" and len({cell.steps for cell in cells}) > 1:
+                continue  # the plan has said so already
             seen: dict[str, list[int]] = {}
-            for cell in cells_of(plan, task):
+            for cell in cells:
                 values = {getattr(r, name) for r in done_runs(cell, records).values()}
                 if values:
                     seen[cell.arm] = sorted(values)
             if len({tuple(values) for values in seen.values()}) > 1:
                 each = listed(f"{arm} {_range(values)}" for arm, values in seen.items())
-                yield Note("warning", f"{where(plan, task)}unequal {name}: {each}")
+                keys = _tuned(plan, name)
+                why = f" ({listed(keys)} was tuned)" if keys else ""
+                level: Level = "note" if keys else "warning"
+                yield Note(level, f"{where(plan, task)}unequal {name}: {each}{why}")
 
 
 def _range(values: list[int]) -> str:

@@ -154,6 +154,7 @@ def load(module: nn.Module, path: str | Path) -> None:
     except Exception as error:  # torch has no one class for what is no file of weights
         raise ValueError(f"pretrained={path} is no file of weights alone") from error
     read = read.get("state_dict", read) if isinstance(read, dict) else read
+    heads = getattr(module, "heads", ())
     module = _inner(module)
     own = module.state_dict()
     if not isinstance(read, dict) or not all(isinstance(t, Tensor) for t in read.values()):
@@ -162,7 +163,9 @@ def load(module: nn.Module, path: str | Path) -> None:
         raise ValueError(f"pretrained={path} is of another model: only one of them has {key}")
     others = [key for key, tensor in read.items() if tensor.shape != own[key].shape]
     wrong = [key for key in others if read[key].shape[1:] != own[key].shape[1:]]
-    for key in wrong or others[2:]:  # a weight and a bias of a last layer may differ
+    # a weight and a bias of a last layer may differ, or of those that a model names
+    beyond = [key for key in others if not key.startswith(heads)] if heads else others[2:]
+    for key in wrong or beyond:
         raise ValueError(
             f"pretrained={path} does not fit: {key} is {list(read[key].shape)} there and "
             f"{list(own[key].shape)} here"

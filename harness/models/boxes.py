@@ -159,12 +159,14 @@ def _packed(boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor, most: i
 
 
 def padded(found: list[dict[str, Tensor]], first_label: int = 0) -> Detections:
-    """Detections of each image, as torchvision gives them, with its labels from `first_label` up."""
+    """Detections per image, as torchvision gives them, whose labels begin at `first_label`."""
     most = max((len(each["scores"]) for each in found), default=0)
 
     def rows(key: str, filling: float) -> Tensor:
-        wide = [F.pad(each[key].T, (0, most - len(each[key])), value=filling).T for each in found]
-        return torch.stack(wide)
+        beside = [0, 0] * (found[0][key].ndim - 1)  # axes after the first stay as they are
+        return torch.stack(
+            [F.pad(f[key], (*beside, 0, most - len(f[key])), value=filling) for f in found]
+        )
 
     labels = rows("labels", IGNORE_INDEX + first_label) - first_label
     return Detections(rows("boxes", 0), rows("scores", 0), labels)

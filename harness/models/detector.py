@@ -22,6 +22,8 @@ from losses.arguments import Count, Positive, Share
 STRIDE = 4
 PRIOR = 0.01
 """Score of every class everywhere before training, so that the many negatives do not rule it."""
+LOG_SIDE, LARGEST = 0.8, 8.0
+"""Logarithms of distances to sides, in strides: before training, and at most."""
 
 
 @model("fcos_tiny", gives="boxes", subjects={"classification": "binary", "box": "boxes"})
@@ -30,7 +32,7 @@ def fcos_tiny(
     outputs: int,
     *,
     channels: Count = 12,
-    radius: Positive = 1.5,
+    radius: Positive = 1.0,
     score_threshold: Share = 0.05,
     nms: Share = 0.5,
     detections: Count = 20,
@@ -55,9 +57,9 @@ def fcos_tiny(
             "fcos_tiny needs inputs [C, H, W] with H and W multiples of 16, "
             f"got {list(input_shape)}"
         )
-    return FcosTiny(
-        input_shape, outputs, channels, radius, (nms, score_threshold, detections)
-    ).to(memory_format=torch.channels_last)
+    return FcosTiny(input_shape, outputs, channels, radius, (nms, score_threshold, detections)).to(
+        memory_format=torch.channels_last
+    )
 
 
 class FcosTiny(nn.Module):
@@ -74,7 +76,7 @@ class FcosTiny(nn.Module):
         keeping: tuple[float, float, int],
     ) -> None:
         super().__init__()
-        self.classes, self.reach, self.keeping = classes, radius * STRIDE, keeping
+        self.reach, self.keeping = radius * STRIDE, keeping
         self.limits = (shape[2], shape[1], shape[2], shape[1])
         c = channels
         self.down = nn.ModuleList(
@@ -82,10 +84,8 @@ class FcosTiny(nn.Module):
         )
         self.deep = _block(4 * c, 4 * c)
         self.join = nn.ModuleList([_block(8 * c, 4 * c), _block(6 * c, 4 * c)])
-        self.head = nn.Conv2d(4 * c, classes + 4, kernel_size=1)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
-        nn.init.constant_(self.head.bias[:classes], -math.log((1 - PRIOR) / PRIOR))
+        heads = (classes, math.log(PRIOR / (1 - PRIOR))), (4, LOG_SIDE)
+        self.scores, self.sides = (_head(4 * c, number, bias) for number, bias in heads)
         rows, columns = ((torch.arange(n // STRIDE) + 0.5) * STRIDE for n in shape[1:])
         grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)
         self.register_buffer("points", grid.flatten(0, 1), persistent=False)  # [L, 2], x and y
@@ -99,8 +99,10 @@ class FcosTiny(nn.Module):
         here = self.deep(F.max_pool2d(here, 2))
         for join, beside in zip(self.join, (maps[3], maps[2]), strict=True):
             here = join(torch.cat([beside, F.interpolate(here, size=beside.shape[-2:])], 1))
-        flat = self.head(here).flatten(2).transpose(1, 2)
-        return flat[..., : self.classes], F.softplus(flat[..., self.classes :] + 2)
+        logits, sides = (
+            head(here).flatten(2).transpose(1, 2) for head in (self.scores, self.sides)
+        )
+        return logits, sides.clamp(max=LARGEST).exp()
 
     def _corners(self, points: Tensor, code: Tensor) -> Tensor:
         reach = code * STRIDE
@@ -136,3 +138,11 @@ class FcosTiny(nn.Module):
 def _block(inputs: int, outputs: int) -> nn.Module:
     convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.GroupNorm(1, outputs), nn.ReLU())
+
+
+def _head(inputs: int, outputs: int, bias: float) -> nn.Module:
+    """Gives nearly the bias everywhere before training."""
+    last = nn.Conv2d(inputs, outputs, kernel_size=1)
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.constant_(last.bias, bias)  # type: ignore[arg-type]
+    return nn.Sequential(_block(inputs, inputs), last)

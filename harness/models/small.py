@@ -32,7 +32,7 @@ class Constant(nn.Module):
 
 
 @model("constant")
-def constant(input_shape: Shape, outputs: int) -> nn.Module:
+def constant(_: Shape, outputs: int) -> nn.Module:
     """One output for all inputs, learnt from 0: the best that can be done without looking."""
     return Constant(outputs)
 

@@ -1,10 +1,11 @@
-"""torchvision's models by name, `torchvision/NAME`: classifiers, and those of segmentation."""
+"""torchvision's models by name, `torchvision/NAME`: classifiers, segmenters, detectors."""
 
 import functools
 
 import torch
 from torch import Tensor, nn
 
+from harness.models import vision_boxes
 from harness.models.base import TORCHVISION, Adapted, Model, Shape
 from losses.arguments import nearest
 
@@ -41,9 +42,12 @@ def entry(name: str) -> Model:
     maps = models.list_models(module=models.segmentation)
     if plain in maps:
         return Model(name, functools.partial(_segmenter, name), {}, "map")
+    boxes = models.list_models(module=models.detection)
+    if plain in boxes:
+        return vision_boxes.entry(name, boxes)
     values = models.list_models(module=models)
     if plain not in values:
-        known = [TORCHVISION + each for each in (*values, *maps)]
+        known = [TORCHVISION + each for each in (*values, *maps, *boxes)]
         raise ValueError(f"there is no model '{name}'{nearest(name, known)}")
     return Model(name, functools.partial(_classifier, name), {}, "values")
 

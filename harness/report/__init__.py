@@ -9,6 +9,7 @@ from harness.record import Record
 from harness.report.exports import to_csv, to_json, to_latex, to_markdown
 from harness.report.html import to_html
 from harness.report.terminal import terminal
+from harness.report.tuning import trials_csv
 from harness.store import write_atomically
 
 __all__ = ["terminal", "to_csv", "to_html", "to_json", "to_latex", "to_markdown", "write_report"]
@@ -20,7 +21,8 @@ def write_report(plan: Plan, records: Mapping[str, Record], folder: Path | str) 
     Args:
         plan: the sweep.
         records: records by run id, complete or not.
-        folder: where report.html, report.json and comparison.csv, .md and .tex go.
+        folder: where report.html, report.json and comparison.csv, .md and .tex go, and of a tuned
+            sweep trials.csv.
 
     Returns:
         The path of report.html, written last.
@@ -34,6 +36,7 @@ def write_report(plan: Plan, records: Mapping[str, Record], folder: Path | str) 
         "comparison.csv": to_csv(comparison),
         "comparison.md": to_markdown(comparison),
         "comparison.tex": to_latex(comparison),
+        **({"trials.csv": trials_csv(comparison.tuning)} if comparison.tuning else {}),
         "report.json": to_json(comparison),
         "report.html": to_html(comparison),
     }

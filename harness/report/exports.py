@@ -6,8 +6,8 @@ import io
 import re
 from typing import Any
 
-from harness.comparison import ArmResult, Comparison, Spread, TaskResult
-from harness.report import style
+from harness.comparison import ArmResult, Comparison, Spread, TaskResult, TuningResult
+from harness.report import style, tuning
 from harness.store import dump_json
 
 TABLE_HEAD = ("arm", "runs", "mean", "sd", "diff", "95% interval", "p (Holm)", "verdict")
@@ -32,6 +32,10 @@ def to_json(comparison: Comparison) -> str:
 def to_csv(comparison: Comparison) -> str:
     """One row per task and arm; floats with every digit, an empty cell where there is no number."""
     rows = [_flat_row(comparison, task, arm) for task, arm in comparison.results()]
+    for task in comparison.tasks:
+        for control in task.controls:
+            row = _flat_row(comparison, task, control.result)
+            rows.append({**row, "control": control.word, "text": control.text})
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -72,6 +76,22 @@ def _flat_row(comparison: Comparison, task: TaskResult, result: ArmResult) -> di
         **dataclasses.asdict(result.cost),
         **references,
         **others,
+        **_tuned(comparison, task, result),
+    }
+
+
+def _tuned(comparison: Comparison, task: TaskResult, result: ArmResult) -> dict[str, Any]:
+    """What an arm was tuned to, where it was."""
+    given = comparison.tuning.arms if comparison.tuning else []
+    mine = [arm for arm in given if (arm.task, arm.arm) == (task.task, result.arm)]
+    return {
+        key: value
+        for arm in mine
+        for key, value in (
+            ("chosen", tuning.chosen(arm)),
+            ("trials", len(arm.trials)),
+            ("tuning_seconds", arm.seconds),
+        )
     }
 
 
@@ -106,6 +126,22 @@ def reference_cells(comparison: Comparison, task: TaskResult) -> list[list[str]]
     ]
 
 
+def control_cells(task: TaskResult, places: int) -> list[list[str]]:
+    """The rows of control arms; their p is their own, outside Holm's family."""
+    found = []
+    for control in task.controls:
+        row, contrast = cells(control.result, places), control.result.contrast
+        p = style.p_value(contrast.p) if contrast else style.NOTHING
+        found.append([f"{row[0]} (control)", *row[1:-2], p, style.clean(control.text)])
+    return found
+
+
+def below(comparison: Comparison, task: TaskResult) -> list[list[str]]:
+    """What stands below the arms, in the order of `TABLE_HEAD`."""
+    places = style.task_decimals(task)
+    return [*reference_cells(comparison, task), *control_cells(task, places)]
+
+
 def escape_markdown(text: object) -> str:
     """Text that GitHub shows as it is, in a table cell too."""
     safe = style.clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -131,10 +167,12 @@ def to_markdown(comparison: Comparison) -> str:
                 row[0] = f"**{row[0]}**"
                 row[2] = f"**{row[2]}**"
             rows.append(f"| {' | '.join(row)} |")
-        for row in reference_cells(comparison, task):
+        for row in below(comparison, task):
             rows.append(f"| {' | '.join(map(escape_markdown, row))} |")
         parts.append("\n".join(rows))
         parts += _others(task)
+    if comparison.tuning:
+        parts += _tuned_markdown(comparison.tuning)
     parts += [escape_markdown(line) for line in style.footnotes(comparison)]
     parts.append(f"Again: <code>{escape_markdown(comparison.command)}</code>")
     return "\n\n".join(parts) + "\n"
@@ -183,6 +221,27 @@ def escape_latex(text: object) -> str:
     return "".join(_LATEX.get(char, char) for char in style.clean(text))
 
 
+def _tuned_markdown(result: TuningResult) -> list[str]:
+    """How every arm was tuned, as a heading and a table."""
+    rows = [f"| {' | '.join(tuning.head(result))} |"]
+    rows.append("|---|" + "---:|" * (len(tuning.head(result)) - 2) + "---|")
+    for *numbers, chosen in tuning.rows(result):
+        words = [escape_markdown(cell) for cell in [*numbers, chosen]]
+        rows.append(f"| {' | '.join(words)} |")
+    return [f"Tuned: {escape_markdown(tuning.summary(result))}", "\n".join(rows)]
+
+
+def _tuned_latex(result: TuningResult) -> list[str]:
+    """How every arm was tuned, as a booktabs table of its own."""
+    head = tuning.head(result)
+    columns = f"l{'r' * (len(head) - 2)}l"
+    lines = ["", f"% tuned: {style.clean(tuning.summary(result))}"]
+    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    lines += [" & ".join(map(escape_latex, head)) + r" \\", r"\midrule"]
+    lines += [" & ".join(map(escape_latex, row)) + r" \\" for row in tuning.rows(result)]
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
 def _latex_number(text: str) -> str:
     return f"${text}$" if text[0] in "+-[" else escape_latex(text)
 
@@ -203,11 +262,13 @@ def to_latex(comparison: Comparison) -> str:
                 row = [rf"\textbf{{{row[0]}}}", runs, rf"\textbf{{{row[2]}}}"]
             row += [*map(_latex_number, rest), escape_latex(verdict)]
             lines.append(" & ".join(row) + r" \\")
-        below = reference_cells(comparison, task)
-        lines += [r"\midrule"] if below else []
-        for row in below:
+        beneath = below(comparison, task)
+        lines += [r"\midrule"] if beneath else []
+        for row in beneath:
             name, runs, mean, sd, *rest = row
             shown = [escape_latex(name), runs, *map(_latex_number, (mean, sd, *rest))]
             lines.append(" & ".join(shown) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
+    if comparison.tuning:
+        lines += _tuned_latex(comparison.tuning)
     return "\n".join(lines) + "\n"

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.comparison import ArmResult, Comparison, TaskResult
-from harness.report import exports, sections, style
+from harness.report import exports, sections, style, tuning
 from harness.report.figures import both_widths, forest, response
 from harness.report.markup import Safe, details, element, join, table
 from harness.report.panels import curve_panels, difference_panels
@@ -72,9 +72,11 @@ def _sections(comparison: Comparison) -> list[Safe]:
     """All sections that have something to show, in order."""
     made = [
         ("Leaderboard", _boards(comparison)),
+        ("Controls", sections.controls(comparison)),
         ("Paired differences", _forests(comparison)),
         ("Learning curves", _curves(comparison)),
         ("Response to a parameter", _responses(comparison)),
+        ("How each arm was tuned", tuning.section(comparison)),
         ("Cost", sections.cost(comparison)),
         ("Across tasks", sections.across(comparison)),
         ("Other metrics", sections.others(comparison)),

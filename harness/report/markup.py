@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.report import style
 
-VOID = ("meta", "br")
+VOID = ("meta", "br", "img")
 
 
 class Safe(str):

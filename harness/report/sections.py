@@ -50,6 +50,31 @@ def cost(comparison: Comparison) -> list[Safe]:
     return made
 
 
+def controls(comparison: Comparison) -> list[Safe]:
+    """Arms whose outcome is known beforehand, and whether it came out."""
+    head = ("control", "done", "mean", "sd", "diff", "95% interval", "p", "came out")
+    signs = {True: "✓ ", False: "✕ ", None: ""}
+    made = []
+    for task in comparison.tasks:
+        rows: list[list[object]] = []
+        for control in task.controls:
+            _, *row = exports.cells(control.result, style.task_decimals(task))
+            contrast = control.result.contrast
+            row[-2:] = [style.p_value(contrast.p) if contrast else style.NOTHING]
+            tone = "worse" if control.held is False else None
+            words = element("span", signs[control.held], control.text, class_=tone)
+            told = element("span", element("b", control.word), ", ", control.expected)
+            rows.append([told, *row, words])
+        if rows:
+            caption = _caption(comparison, task, "against the baseline; p of a t test of their own")
+            made.append(table(head, rows, caption=caption, class_="board controls"))
+    text = (
+        "Arms whose outcome is known beforehand. They are none of the comparisons that Holm's "
+        "correction counts; one that comes out wrong stands among the warnings above the table."
+    )
+    return [element("p", text, class_="soft"), *made] if made else []
+
+
 def across(comparison: Comparison) -> list[Safe]:
     """Differences of every arm on every task, where there are several."""
     if len(comparison.tasks) < 2:
@@ -114,7 +139,7 @@ def _directed(comparison: Comparison, name: str) -> str:
 def lost(comparison: Comparison) -> list[Safe]:
     """Every failed and diverged run with its error."""
     rows = []
-    for task, result in comparison.results():
+    for task, result in [*comparison.results(), *comparison.controls()]:
         for run in result.runs:
             if run.status in ("failed", "diverged"):
                 name, code = f"{task.task} / {result.arm}", element("code", run.id)
@@ -149,7 +174,8 @@ def provenance(comparison: Comparison) -> list[Safe]:
     if comparison.overrides:
         facts.append(["overrides", " ".join(comparison.overrides)])
     marks = [_mark(mark) for mark in comparison.fingerprints]
-    runs = [[f"{task.task} / {result.arm}", _ids(result)] for task, result in comparison.results()]
+    everything = [*comparison.results(), *comparison.controls()]
+    runs = [[f"{task.task} / {result.arm}", _ids(result)] for task, result in everything]
     prints = table(("fingerprint", "seed", "sha256"), marks, numeric=False)
     return [
         element("p", "To run it again:"),

@@ -142,7 +142,8 @@ def variance(comparison: Comparison) -> str:
     tuning = comparison.tuning
     if tuning and tuning.anew:
         return "The interval holds the variance of new seeds and of tuning anew for each."
-    return "The interval holds the variance of new seeds, not that of tuning anew."
+    chosen = " at the chosen settings" if tuning else ""
+    return f"The interval holds the variance of new seeds{chosen}, not that of tuning anew."
 
 
 def footnotes(comparison: Comparison) -> list[str]:
@@ -160,6 +161,8 @@ def footnotes(comparison: Comparison) -> list[str]:
         lines.append(
             f"No practical difference: two one-sided tests put it within ±{comparison.margin:g}."
         )
+    if any(task.controls for task in comparison.tasks):
+        lines.append("Controls: p of a t test of their own, none of the comparisons above.")
     if any(references(comparison, task) for task in comparison.tasks):
         lines.append(f"{UNTAUGHT}: measured the same way, for the rows above to be held against.")
     if any(disagrees(result) for _, result in comparison.results()):

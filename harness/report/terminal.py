@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from harness.comparison import Comparison, Note, TaskResult
-from harness.report import style
+from harness.report import exports, style, tuning
 
 WIDTH = 100
 NARROWEST_ARM = 8
@@ -19,6 +19,7 @@ def terminal(comparison: Comparison, *, width: int = WIDTH, color: bool = False)
         _wrapped(style.heading(comparison), width),
         *(_table(comparison, task, width, color) for task in comparison.tasks),
         _wrapped(comparison.sentence, width),
+        _tuned(comparison, width),
         "\n".join(_note(note, width, color) for note in comparison.notes),
         "\n".join(_wrapped(line, width) for line in _legend(comparison)),
     ]
@@ -62,7 +63,10 @@ def _table(comparison: Comparison, task: TaskResult, width: int, color: bool) ->
         [name, style.number(spread.mean, places), "", "", "", style.UNTAUGHT]
         for name, spread in style.references(comparison, task)
     ]
-    sizes = [max(style.columns(row[i]) for row in [list(HEAD), *rows, *below]) for i in range(len(HEAD))]
+    for name, _, mean, _, *rest in exports.control_cells(task, places):
+        below.append([name, mean, *("" if cell == style.NOTHING else cell for cell in rest)])
+    shown = [list(HEAD), *rows, *below]
+    sizes = [max(style.columns(row[i]) for row in shown) for i in range(len(HEAD))]
     rest = sum(sizes[1:5]) + 2 * 5 + 1
     sizes[0] = max(NARROWEST_ARM, min(sizes[0], width - rest - min(sizes[5], width // 3)))
     sizes[5] = max(NARROWEST_ARM, width - rest - sizes[0])
@@ -74,6 +78,25 @@ def _table(comparison: Comparison, task: TaskResult, width: int, color: bool) ->
         star = "*" if result.best else " "
         lines.append(_painted(star + text, result.verdict, color))
     lines += [" " + _line(row, sizes, textwrap.wrap(row[5], sizes[5])) for row in below]
+    return "\n".join(lines)
+
+
+def _tuned(comparison: Comparison, width: int) -> str:
+    """How every arm was tuned, a line each; the chosen settings give way."""
+    result = comparison.tuning
+    if result is None:
+        return ""
+    rows = [tuning.head(result), *tuning.rows(result)]
+    sizes = [max(style.columns(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    sizes[0] = max(NARROWEST_ARM, min(sizes[0], width // 4))
+    room = max(NARROWEST_ARM, width - sum(sizes) - 2 * len(sizes) - 1)
+    lines = [_wrapped(f"Tuned: {tuning.summary(result)}", width)]
+    for row in rows:
+        first = style.shortened(row[0], sizes[0])
+        words = [first + " " * (sizes[0] - style.columns(first))]
+        words += [cell.rjust(size) for cell, size in zip(row[1:-1], sizes[1:], strict=True)]
+        words.append(style.shortened(row[-1], room))
+        lines.append((" " + "  ".join(words)).rstrip())
     return "\n".join(lines)
 
 

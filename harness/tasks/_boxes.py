@@ -1,8 +1,8 @@
 """Metrics of boxes: detections of N images against their objects, both padded.
 
 Detections are :class:`harness.models.boxes.Detections`; truth is the target of
-:class:`harness.data.Data` for boxes. Batches do not matter: what is computed over a part is computed
-over all of its images together.
+:class:`harness.data.Data` for boxes. Whatever is computed over a part is computed over all of its
+images together, so that batches do not matter.
 """
 
 import math
@@ -41,8 +41,7 @@ class Coco(Metric):
         ]
         kept = present(truth).cpu()
         objects = [
-            {key: truth[key][i].cpu()[k] for key in ("boxes", "labels")}
-            for i, k in enumerate(kept)
+            {key: truth[key][i].cpu()[k] for key in ("boxes", "labels")} for i, k in enumerate(kept)
         ]
         self.seen.append((guesses, [{**o, "boxes": o["boxes"].float()} for o in objects]))
 

@@ -19,6 +19,10 @@ from harness.samples import Samples
 from losses import Loss, Projection
 
 
+EVALUATED = 2**24
+"""Numbers in the inputs of a batch while evaluating, at most: 111 images of 3x224x224."""
+
+
 class Diverged(Exception):  # noqa: N818 - a state of the run, not an error of the program
     """Training met NaN or infinity; `step` says where."""
 
@@ -57,7 +61,7 @@ class Task(LightningModule):
         gives: what its models give, see :func:`harness.models.model`.
         fields: names of the tensors it has for losses that name their inputs.
         Settings: a dataclass of what a config may say under `task` beside the name.
-        evaluation_batch: items per batch while evaluating.
+        evaluation_batch: items per batch while evaluating, fewer if they exceed EVALUATED numbers.
     """
 
     kinds: tuple[str, ...] = ()
@@ -103,7 +107,7 @@ class Task(LightningModule):
 
     @classmethod
     def refusal_together(cls, terms: Mapping[str, Loss], model: Model) -> str | None:
-        """Why losses, by their terms' names, cannot train this model, each of which fits the data."""
+        """Why losses that fit the data, by their terms' names, cannot train this model together."""
         return None
 
     @classmethod
@@ -157,11 +161,16 @@ class Task(LightningModule):
         """Batches on this process's device; each process takes its share of every batch."""
         part = self.batches.part.to(self.device)
         share = {"rank": self.global_rank, "world": self.trainer.world_size}
-        return Batches(part, self.batches.size, self.batches.seed, self.batches.draw, **share)
+        own = self.batches
+        return Batches(part, own.size, own.seed, own.draw, own.augment, **share)
 
     def val_dataloader(self) -> Batches:
         """Every process evaluates every item, so that each is counted exactly once."""
-        return Batches(self.data.val.to(self.device), self.evaluation_batch)
+        return self._in_order(self.data.val)
+
+    def _in_order(self, part: Part) -> Batches:
+        size = min(self.evaluation_batch, EVALUATED // math.prod(part.inputs.shape[1:]))
+        return Batches(part.to(self.device), max(1, size))
 
     def forward(self, inputs: Tensor) -> Tensor:
         output: Tensor = self.model(inputs)
@@ -232,7 +241,7 @@ class Task(LightningModule):
         self.eval()
         self.judges.reset(self.judges.all, self.device)
         with torch.no_grad():
-            for inputs, target in Batches(part.to(self.device), self.evaluation_batch):
+            for inputs, target in self._in_order(part):
                 # in float64 where the model is, as the Trainer does while training
                 self._judge((inputs.to(self.dtype), target), self.judges.all)
         if part is self.data.val:

@@ -70,8 +70,9 @@ class Detection(Task):
                     "classes"
                 )
             if there[wanted] == "binary" and loss.target != "binary":
-                return f"{loss.name} is for several classes of which one is true, and {wanted} of " + (
-                    f"{model.name} is yes or no"
+                return (
+                    f"{loss.name} is for several classes of which one is true, and {wanted} of "
+                    + (f"{model.name} is yes or no")
                 )
         read = {_subject(cls.reads(term, loss)) for term, loss in terms.items()}
         for missing in [name for name in there if name not in read]:

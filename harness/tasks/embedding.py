@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness import across
-from harness.batches import Draw
+from harness.batches import Batches, Draw
 from harness.data import Data, Part
 from harness.judges import Yardstick
 from harness.objective import OUTPUT, Compared, Facts, Subject
@@ -91,7 +91,7 @@ class Embedding(Task):
     @classmethod
     def draw(cls, data: Data, size: int, settings: Any) -> Draw:
         for name, part in (("validation", data.val), ("test", data.test)):
-            if not part.target.unique(return_counts=True)[1].gt(1).any():
+            if not part.target.bincount().gt(1).any():
                 raise ValueError(f"no class has two items in the {name} part: nothing to find")
         rows = _rows_by_class(data.train.target)
         several, kept = size // settings.per_class, settings.per_class
@@ -154,17 +154,20 @@ class Embedding(Task):
         if names == VIEWS:
             first, second = views(target)
             return {"first": embeddings[first], "second": embeddings[second]}
-        first, second = torch.triu_indices(*[len(target)] * 2, offset=1, device=target.device)
+        items = len(target)
+        first, second = torch.triu_indices(items, items, offset=1, device=target.device)
         similar = (target[first] == target[second]).long()
         return {"first": embeddings[first], "second": embeddings[second], "similar": similar}
 
     def references(self, part: Part) -> dict[str, dict[str, float]]:
         """The same search among the inputs as they are, and among the untrained embeddings."""
         self.judges.reset(self.judges.all, self.device)
-        there = part.to(self.device)
-        flat = there.inputs.flatten(1)
-        self.judges.update(flat, flat, there.target, self.judges.all)
-        return {"raw inputs": self.judges.compute(self.judges.all), "untrained": self.evaluate(part)}
+        for inputs, target in Batches(part.to(self.device), self.evaluation_batch):
+            self.judges.update(inputs.flatten(1), inputs.flatten(1), target, self.judges.all)
+        return {
+            "raw inputs": self.judges.compute(self.judges.all),
+            "untrained": self.evaluate(part),
+        }
 
     def predict(self, output: Tensor) -> Tensor:
         return output.to(torch.promote_types(output.dtype, torch.float32))
@@ -172,8 +175,8 @@ class Embedding(Task):
 
 def _rows_by_class(target: Tensor) -> list[Tensor]:
     """Row numbers of each class that is there."""
-    _, counts = target.unique(return_counts=True)
-    return list(target.argsort(stable=True).split(counts.tolist()))
+    counts = target.bincount()
+    return list(torch.split(target.argsort(stable=True), counts[counts > 0].tolist()))
 
 
 def balanced(
@@ -207,9 +210,7 @@ def _shuffled(rows: Tensor, least: int, generator: torch.Generator) -> Tensor:
     return torch.cat([rows[torch.randperm(len(rows), generator=generator)] for _ in range(times)])
 
 
-def triplets(
-    embeddings: Tensor, target: Tensor, negatives: str
-) -> tuple[Tensor, Tensor, Tensor]:
+def triplets(embeddings: Tensor, target: Tensor, negatives: str) -> tuple[Tensor, Tensor, Tensor]:
     """Row numbers of anchors, positives and negatives: every pair of one class, both ways round.
 
     By Euclidean distance, the `semihard` negative is the nearest of those farther away than the

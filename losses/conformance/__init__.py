@@ -105,8 +105,13 @@ def bind(entry: Loss, **parameters: Any) -> Loss:
 
     bound = {k: replace(p, default=given.get(k, p.default)) for k, p in entry.parameters.items()}
     derivative = entry.derivative and bound_to(entry.derivative)
+    total = entry.total and bound_to(entry.total)
     made = replace(
-        entry, function=bound_to(entry.function), parameters=bound, derivative=derivative
+        entry,
+        function=bound_to(entry.function),
+        parameters=bound,
+        derivative=derivative,
+        total=total,
     )
     if entry.own:  # they go with every call that does not bring others
         own: dict[str, Any] = dict(own_tensors(made))

@@ -9,6 +9,7 @@ import torch
 
 from losses import core
 from losses.conformance.fields import learnt
+from losses.module import build
 
 STEP = 1e-6
 # Central differences with this step are off by STEP^2 times a third derivative and by rounding,
@@ -26,7 +27,7 @@ def assert_agrees(name, reference, *fields, **given):
     places = learnt(core.get(name), fields)
     arrays = [field.numpy() for field in fields]
     leaves = [f.clone().requires_grad_() if i in places else f for i, f in enumerate(fields)]
-    values = core.build(name, reduction="none", **given)(*leaves)
+    values = build(name, reduction="none", **given)(*leaves)
     expected = torch.as_tensor(reference(*arrays, **given))
     torch.testing.assert_close(values.detach(), expected, rtol=1e-9, atol=1e-12)
     slopes = torch.autograd.grad(values.sum(), [leaves[i] for i in places])

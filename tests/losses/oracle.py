@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from losses import core
+from losses.module import build
 
 Reference = Callable[..., np.ndarray]
 WEIGHTS = [0.5, 2.0, 1.0, 3.0]
@@ -83,7 +84,7 @@ def losses_values(
     name: str, output: torch.Tensor, target: torch.Tensor, given: dict[str, Any]
 ) -> torch.Tensor:
     """Unreduced values of the module a config would build."""
-    return core.build(name, reduction="none", **given)(output, target)
+    return build(name, reduction="none", **given)(output, target)
 
 
 def _same(items: torch.Tensor) -> torch.Tensor:
