@@ -128,10 +128,19 @@ def _tasks() -> dict[str, Entry]:
         found[name] = {
             "summary": " ".join(comments),
             "text": "\n".join([*comments, "", *rest]),
-            "parameters": [],
+            "parameters": _settings(name),
             **_metrics(name),
         }
     return found
+
+
+def _settings(task: str) -> list[str]:
+    """What a config may say of a task, `task.NAME=VALUE`."""
+    from harness import tasks
+    from losses.arguments import parameters_of
+
+    known = parameters_of(tasks.get(task.partition("/")[0]).Settings)
+    return [f"task.{parameter}" for parameter in known.values()]
 
 
 def _metrics(task: str) -> dict[str, str]:

@@ -6,7 +6,6 @@ import fnmatch
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness import sweep as sweeps
 from harness import tune
@@ -98,7 +97,7 @@ def sweep(name: str, overrides: Sequence[str], choice: Choice) -> list[Note]:
         _train_all(plan, records, runs, wanted, choice, jobs)
         plan, records = _read(plan, wanted.store)
         sweeps.save(wanted, dataclasses.replace(made, tuning=plan.tuning))
-    return _show(plan, records, wanted.folder)
+    return _show(plan, records, wanted)
 
 
 def _planned(wanted: sweeps.Request) -> tuple[Plan, Plan, dict[str, Record]]:
@@ -168,10 +167,10 @@ def report(name: str, overrides: Sequence[str]) -> list[Note]:
     wanted = sweeps.request(name, overrides)
     made, plan, records = _planned(wanted)
     sweeps.save(wanted, made)
-    return _show(plan, records, wanted.folder)
+    return _show(plan, records, wanted)
 
 
-def _show(plan: Plan, records: Mapping[str, Record], folder: Path) -> list[Note]:
+def _show(plan: Plan, records: Mapping[str, Record], wanted: sweeps.Request) -> list[Note]:
     from harness.compare import compare
     from harness.report import terminal, write_report
 
@@ -184,7 +183,7 @@ def _show(plan: Plan, records: Mapping[str, Record], folder: Path) -> list[Note]
         print(f"{record.status}: {run.task} {run.arm} seed {run.seed}: {record.error}")
     if bad:
         print(f"{_many(len(bad), 'run')} not done; --retry-failed trains them again")
-    print(f"\nreport  {write_report(plan, records, folder)}")
+    print(f"\nreport  {write_report(plan, records, wanted.folder, wanted.store)}")
     return comparison.notes
 
 

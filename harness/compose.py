@@ -187,7 +187,18 @@ def compose(overrides: Sequence[str]) -> RunConfig:
 def _composed(overrides: Sequence[str]) -> Any:
     if not GlobalHydra.instance().is_initialized():
         initialize_config_dir(config_dir=str(config_dir()), version_base="1.3")
-    return hydra_compose("run", overrides=list(overrides))
+    return hydra_compose("run", overrides=with_settings(overrides))
+
+
+def with_settings(overrides: Iterable[str]) -> list[str]:
+    """Overrides in which settings of the task may be given that its YAML leaves at their defaults.
+
+    They are not in Hydra's tree; whether the task has them is checked once it is known.
+
+    >>> with_settings(["task.features=8", "seed=1"])
+    ['++task.features=8', 'seed=1']
+    """
+    return [f"++{text}" if text.startswith("task.") else text for text in overrides]
 
 
 def _check_groups(parsed: Iterable[Override]) -> None:
@@ -240,7 +251,8 @@ def _explain(parsed: Sequence[Override], error: Exception) -> str:
     }
     for override in parsed:
         key = override.key_or_group
-        if key not in branches and key not in GROUPS and not override.is_add():
+        added = override.is_add() or key.startswith("task.")
+        if key not in branches and key not in GROUPS and not added:
             return f"config has no key '{key}'{nearest(key, {*branches, *GROUPS})}"
     given = {override.key_or_group for override in parsed}
     missing = [key for key, value in known.items() if value == "???" and key not in given]

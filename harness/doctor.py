@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import losses
-from harness import data, provenance, tasks
+from harness import data, models, provenance, tasks
 from harness.build import build_plan
 from harness.compose import compose, expand, options
 from harness.config import RunConfig
@@ -91,7 +91,7 @@ def _losses() -> str:
 def _configs() -> str:
     """Compose every shipped YAML with something that it goes with."""
     for task in own_tasks():
-        compose([f"task={task}", f"loss={fitting(task)[0]}"])
+        compose([f"task={task}", together(task, fitting(task)[0])])
     others = [
         (group, path.stem)
         for group in ("data", "model", "loss")
@@ -127,17 +127,41 @@ def expanded(arms: Mapping[str, Sequence[str]]) -> list[list[str]]:
 
 
 def fitting(task: str) -> list[str]:
-    """Names of the losses that a task's data takes."""
+    """Names of the losses that a task's data takes, alone or with others beside."""
+    return [*_objectives(task)]
+
+
+def together(task: str, loss: str) -> str:
+    """An override that chooses a fitting loss, and another where one does not train the model."""
+    return f"loss=[{','.join(_objectives(task)[loss])}]"
+
+
+@functools.cache
+def _objectives(task: str) -> dict[str, list[str]]:
+    """By the name of each fitting loss, losses that train a task's own model together."""
     config = compose([f"task={task}", "loss=mse"])
-    judge = tasks.get(config.task["name"])
+    judge, model = tasks.get(config.task["name"]), models.get(config.model["name"])
     kind = data.get(config.data["name"]).kind or config.data["kind"]
-    return [name for name in losses.names() if judge.refusal(losses.get(name), kind) is None]
+    alone = [name for name in losses.names() if judge.refusal(losses.get(name), kind) is None]
+    found = {}
+    for name in alone:
+        for chosen in ([name], *([name, other] for other in alone if other != name)):
+            if not judge.refusal_together({each: losses.get(each) for each in chosen}, model):
+                found[name] = chosen
+                break
+    return found
 
 
 def some_task(group: str, name: str) -> RunConfig:
-    """A config that uses this YAML, on the first task that takes it."""
+    """A config that uses this YAML, on the first task that takes it.
+
+    A model and a loss of one name are used together.
+    """
+    twin = {"loss": "model", "model": "loss"}.get(group, "")
     for task in own_tasks():
-        chosen = [] if group == "loss" else [f"loss={fitting(task)[0]}"]
+        chosen = [] if group == "loss" else [together(task, fitting(task)[0])]
+        if twin and name in options(twin):
+            chosen = [f"{twin}={name}"]
         with contextlib.suppress(ValueError):
             config = compose([f"task={task}", f"{group}={name}", *chosen])
             check_fit(config, tasks.get(config.task["name"]))

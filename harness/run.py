@@ -23,6 +23,7 @@ from harness.data import Part
 from harness.prepare import load_data, prepare, probe
 from harness.record import Record
 from harness.store import Store, StoreError, write_atomically
+from harness.tasks._shown import pictures
 from harness.tasks.base import Diverged, Task
 from harness.trackers import Tracker, check_trackers, open_trackers
 
@@ -212,10 +213,13 @@ def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callbac
 
 
 def _keep_samples(task: Task, part: Part, run: str, store: Store) -> None:
+    images = pictures(part, samples.MOST)
+    if images is None or follows():
+        return
     task.eval()
     with torch.no_grad():
-        kept = task.samples(part, samples.MOST)
-    if kept is not None and not follows():
+        kept = task.samples(part, images)
+    if kept is not None:
         samples.write(store, run, kept)
 
 

@@ -102,7 +102,7 @@ def _packed(arrays: dict[str, Array]) -> bytes:
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as file:
         for name, array in sorted(arrays.items()):
             entry = io.BytesIO()
-            np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
+            np.lib.format.write_array(entry, np.asarray(array, order="C"), allow_pickle=False)
             info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980
             info.compress_type = zipfile.ZIP_DEFLATED
             file.writestr(info, entry.getvalue())
@@ -118,3 +118,56 @@ def _unpacked(path: Any) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     return {}
+
+
+HIT = 0.5
+"""Overlap (IoU) from which a predicted box of the right class is a hit."""
+SURE = 0.3
+"""Score from which a predicted box counts as said."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Boxes [n, 4] that were predicted and are right, predicted and wrong, or true and missed."""
+
+    hits: list[Array]
+    false: list[Array]
+    missed: list[Array]
+
+
+def matched(true: dict[str, Array], said: dict[str, Array]) -> Matched:
+    """Each predicted box, surest first, takes the true box of its class it overlaps most.
+
+    Args:
+        true: `boxes` [M, 4] and `labels` [M], below 0 for none, of one picture.
+        said: the same and `scores` [M].
+    """
+    left = [(b, c) for b, c in zip(true["boxes"], true["labels"], strict=True) if c >= 0]
+    found = Matched([], [], [])
+    for i in np.argsort(-said["scores"], kind="stable"):
+        box, label = said["boxes"][i], said["labels"][i]
+        if label < 0 or said["scores"][i] < SURE:
+            continue
+        overlaps = [overlap(b, box) if c == label else 0.0 for b, c in left]
+        best = int(np.argmax(overlaps)) if overlaps else -1
+        if best >= 0 and overlaps[best] >= HIT:
+            found.hits.append(box)
+            left.pop(best)
+        else:
+            found.false.append(box)
+    found.missed.extend(b for b, _ in left)
+    return found
+
+
+def overlap(one: Array, other: Array) -> float:
+    """Intersection over union of two boxes x1, y1, x2, y2; 0 for boxes without area."""
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
+    both = float(np.prod(np.clip(high - low, 0, None)))
+    areas = float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]))
+    return both / (areas - both) if areas > both else 0.0
+
+
+def overlap_score(found: Matched) -> float:
+    """F1 of the hits of one picture; 1 where nothing is there and nothing was said."""
+    total = 2 * len(found.hits) + len(found.false) + len(found.missed)
+    return 2 * len(found.hits) / total if total else 1.0

@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.compose import compose, expand, register
+from harness.compose import compose, expand, register, with_settings
 from harness.config import RunConfig, check, run_id
 from harness.paths import config_dir
 from harness.record import Record
@@ -88,7 +88,7 @@ def multirun(overrides: Sequence[str]) -> int:
     for point in points:
         check_ready(point)
     GlobalHydra.instance().clear()
-    before, sys.argv = sys.argv, ["lossbench", "--multirun", *overrides]
+    before, sys.argv = sys.argv, ["lossbench", "--multirun", *with_settings(overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through, to be told in one line
     try:
         _app()

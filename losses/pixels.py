@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from losses import fused
 from losses.arguments import Bounds, NonNegative, Share
 from losses.core import Parts, loss
-from losses.regions import SIGMOID, SOFTMAX, counted, flat, mask_sums, tversky_error
+from losses.regions import SIGMOID, SOFTMAX, cost_sums, counted, flat, mask_sums, tversky_error
 from losses.safe import power, ratio
 
 LONG = 1 << 15  # from here on torch sorts a row of integers in linear time, on a CPU
@@ -32,8 +32,9 @@ def balanced_bce(logits: Tensor, target: Tensor, *, kept: Tensor | None) -> Part
         logits: log-odds, float [N, ...].
         target: 0, 1 or between, [N, ...].
     """
-    inside, outside, inner, elements = _bce_sums(logits, target, kept)
-    values = ratio((elements - inner) * inside + inner * outside, elements)
+    inside, outside, sums = cost_sums(logits, target, kept)
+    within, elements = sums.true, sums.elements
+    values = ratio((elements - within) * inside + within * outside, elements)
     return Parts(values, elements)
 
 
@@ -61,9 +62,8 @@ def combo(
         beta: share of the positive part in it; above 1/2 it costs more to miss than to invent.
         smooth: s, in elements.
     """
-    inside, outside, _, elements = _bce_sums(logits, target, kept)
-    sums = mask_sums(logits, target, kept)
-    cross_entropy = ratio(beta * inside + (1 - beta) * outside, elements)
+    inside, outside, sums = cost_sums(logits, target, kept)
+    cross_entropy = ratio(beta * inside + (1 - beta) * outside, sums.elements)
     dice = tversky_error(sums, 0.5, 0.5, smooth / 2)
     return counted(alpha * cross_entropy + (1 - alpha) * dice, sums)
 
@@ -165,19 +165,6 @@ def _unified(
     mask = ratio(errors[0], found + errors[0] + smooth)
     background = ratio(errors[1], clear + errors[1] + smooth)
     return ratio(focal, elements), mask, background, (elements > 0).to(y.dtype)
-
-
-def _bce_sums(logits: Tensor, target: Tensor, kept: Tensor | None) -> tuple[Tensor, ...]:
-    """Sums of -y log p and of -(1 - y) log(1 - p), of y, and of what counts: [N, 1]."""
-    x, y = flat(logits, 1), flat(target, 1)
-    weight = torch.ones_like(y) if kept is None else flat(kept, 1).to(y.dtype)
-    rows = (
-        -y * weight * F.logsigmoid(x),
-        -(1 - y) * weight * F.logsigmoid(-x),
-        y * weight,
-        weight,
-    )
-    return tuple(row.sum(1, keepdim=True) for row in rows)
 
 
 @loss(

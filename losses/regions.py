@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from losses import fused
 from losses.core import Parts
@@ -55,7 +56,13 @@ def mask_sums(
     logits: Tensor, target: Tensor, kept: Tensor | None, *, squared: bool = False
 ) -> Sums:
     """The same for one mask per item: logits, target and kept [N, ...]."""
-    return _sums(_MASK, flat(logits, 1).unsqueeze(1), target, kept, squared)
+    return Sums(*_sums(_MASK, flat(logits, 1).unsqueeze(1), target, kept, squared))
+
+
+def cost_sums(logits: Tensor, target: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor, Sums]:
+    """Sums [N, 1] of -y log p and of -(1 - y) log(1 - p), and those of :func:`mask_sums`."""
+    sums = _sums(_COSTS, flat(logits, 1).unsqueeze(1), target, kept, False)
+    return sums[0], sums[1], Sums(*sums[2:])
 
 
 def flat(tensor: Tensor, axis: int) -> Tensor:
@@ -64,19 +71,25 @@ def flat(tensor: Tensor, axis: int) -> Tensor:
 
 
 class _Kind(NamedTuple):
-    """What differs between classes and a mask; p and logits are [N, C, L], the target y [N, L]."""
+    """What differs between classes and a mask; p and logits are [N, C, L], the target y [N, L].
+
+    The last two sums, the true elements and all, have no gradient.
+    """
 
     activation: Callable[..., Tensor]
-    sums: Callable[[Tensor, Tensor, Tensor | None, bool], Sums]  # of p, y, kept, squared
+    sums: Callable[..., tuple[Tensor, ...]]  # of p, logits, y, kept, squared
     back_: Callable[..., None]  # p becomes the gradient of the logits
 
 
-def _sums(kind: _Kind, logits: Tensor, target: Tensor, kept: Tensor | None, squared: bool) -> Sums:
+def _sums(
+    kind: _Kind, logits: Tensor, target: Tensor, kept: Tensor | None, squared: bool
+) -> tuple[Tensor, ...]:
     """By hand where that may be: piece by piece, with one buffer of the size of the logits."""
     target, kept = flat(target, 1), None if kept is None else flat(kept, 1)
     if logits.numel() and fused.by_hand(logits, target, kept):
-        return Sums(*_ByHand.apply(kind, logits, target, kept, squared))
-    return kind.sums(_probabilities(kind, logits, kept), target, kept, squared)
+        sums: tuple[Tensor, ...] = _ByHand.apply(kind, logits, target, kept, squared)
+        return sums
+    return kind.sums(_probabilities(kind, logits, kept), logits, target, kept, squared)
 
 
 def _probabilities(
@@ -87,11 +100,13 @@ def _probabilities(
     return p if kept is None else torch.mul(p, kept.unsqueeze(1), out=into)
 
 
-def _of_classes(p: Tensor, index: Tensor, kept: Tensor | None, squared: bool) -> Sums:
+def _of_classes(
+    p: Tensor, _: Tensor, index: Tensor, kept: Tensor | None, squared: bool
+) -> tuple[Tensor, ...]:
     p_true = p.gather(1, index.unsqueeze(1)).squeeze(1)
     ones = torch.ones_like(p_true) if kept is None else kept.to(p.dtype)
     both, true = _by_class(index, p.shape[1], p_true, ones)
-    return Sums(both, (p.square() if squared else p).sum(-1), true, true.sum(1, keepdim=True))
+    return both, (p.square() if squared else p).sum(-1), true, true.sum(1, keepdim=True)
 
 
 def _by_class(index: Tensor, classes: int, *numbers: Tensor) -> list[Tensor]:
@@ -104,12 +119,23 @@ def _by_class(index: Tensor, classes: int, *numbers: Tensor) -> list[Tensor]:
     return [rows.view(items, classes, lanes).sum(-1) for rows in sums]
 
 
-def _of_mask(p: Tensor, y: Tensor, kept: Tensor | None, squared: bool) -> Sums:
+def _of_mask(
+    p: Tensor, _: Tensor, y: Tensor, kept: Tensor | None, squared: bool
+) -> tuple[Tensor, ...]:
     p = p.squeeze(1)
     rows = (p * y, p.square() if squared else p, y.square() if squared else y)
     both, predicted, true = (row.sum(1, keepdim=True) for row in rows)  # y is 0 if it is not kept
     elements = torch.full_like(true, y.shape[1]) if kept is None else kept.sum(1, keepdim=True)
-    return Sums(both, predicted, true, elements.to(p.dtype))
+    return both, predicted, true, elements.to(p.dtype)
+
+
+def _of_costs(
+    p: Tensor, logits: Tensor, y: Tensor, kept: Tensor | None, squared: bool
+) -> tuple[Tensor, ...]:
+    x, rest = logits.squeeze(1), (1 if kept is None else kept.to(y.dtype)) - y
+    inside, outside = y * F.logsigmoid(x), rest * F.logsigmoid(-x)
+    costs = (-row.sum(1, keepdim=True) for row in (inside, outside))
+    return *costs, *_of_mask(p, logits, y, kept, squared)
 
 
 def _back_to_classes_(
@@ -135,8 +161,24 @@ def _back_to_mask_(
     p.neg_().add_(1).mul_(slope)
 
 
+def _back_to_costs_(
+    p: Tensor,
+    y: Tensor,
+    squared: bool,
+    by_inside: Tensor,
+    by_outside: Tensor,
+    by_both: Tensor,
+    by_predicted: Tensor,
+) -> None:
+    r"""With those by the costs, i and o, :math:`(1 - p) (p g - y i) + p (1 - y) o`."""
+    p, rest = p.squeeze(1), 1 - p.squeeze(1)
+    slope = (y * by_both).add_(by_predicted).mul_(p).addcmul_(y, by_inside, value=-1)
+    p.mul_(1 - y).mul_(by_outside).addcmul_(slope, rest)
+
+
 _CLASSES = _Kind(functools.partial(torch.softmax, dim=1), _of_classes, _back_to_classes_)
 _MASK = _Kind(torch.sigmoid, _of_mask, _back_to_mask_)
+_COSTS = _Kind(torch.sigmoid, _of_costs, _back_to_costs_)
 
 
 class _ByHand(torch.autograd.Function):
@@ -149,7 +191,7 @@ class _ByHand(torch.autograd.Function):
         ctx.kind, ctx.squared = kind, squared
         ctx.save_for_backward(logits, y, kept)
         ctx.p, sums = _evaluate(kind, logits, y, kept, squared)
-        ctx.mark_non_differentiable(sums.true, sums.elements)
+        ctx.mark_non_differentiable(*sums[-2:])
         return sums
 
     @staticmethod
@@ -158,22 +200,23 @@ class _ByHand(torch.autograd.Function):
         again = torch.is_grad_enabled()  # somebody will differentiate the gradient
         if again or torch._C._functorch.is_legacy_batchedtensor(slopes[0]):
             with torch.enable_grad():
-                sums = kind.sums(_probabilities(kind, logits, kept), y, kept, ctx.squared)
-            (gradient,) = torch.autograd.grad(sums[:2], logits, slopes[:2], create_graph=again)
+                p = _probabilities(kind, logits, kept)
+                sums = kind.sums(p, logits, y, kept, ctx.squared)[:-2]
+            (gradient,) = torch.autograd.grad(sums, logits, slopes[:-2], create_graph=again)
             return None, gradient, None, None, None
         p, ctx.p = ctx.p, None
         if p is None:  # the graph was retained, and the buffer given away
             p, _ = _evaluate(kind, logits, y, kept, ctx.squared)
         groups, runs = _pieces(p)
         for items, part in itertools.product(groups, runs):
-            into, target = p[items, :, part], y[items, part]
-            kind.back_(into, target, ctx.squared, slopes[0][items], slopes[1][items])
+            own = (slope[items] for slope in slopes[:-2])
+            kind.back_(p[items, :, part], y[items, part], ctx.squared, *own)
         return None, p, None, None, None
 
 
 def _evaluate(
     kind: _Kind, logits: Tensor, y: Tensor, kept: Tensor | None, squared: bool
-) -> tuple[Tensor, Sums]:
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Probabilities [N, C, L] in one buffer, and the sums."""
     p = torch.empty_like(logits, memory_format=torch.contiguous_format)
     groups, runs = _pieces(p)
@@ -182,10 +225,11 @@ def _evaluate(
         sums = []
         for part in runs:
             mask = None if kept is None else kept[items, part]
-            piece = _probabilities(kind, logits[items, :, part], mask, p[items, :, part])
-            sums.append(kind.sums(piece, y[items, part], mask, squared))
+            x = logits[items, :, part]
+            piece = _probabilities(kind, x, mask, p[items, :, part])
+            sums.append(kind.sums(piece, x, y[items, part], mask, squared))
         rows.append([torch.stack(pieces).sum(0) for pieces in zip(*sums, strict=True)])
-    return p, Sums(*(torch.cat(groups) for groups in zip(*rows, strict=True)))
+    return p, tuple(torch.cat(groups) for groups in zip(*rows, strict=True))
 
 
 def _pieces(p: Tensor) -> tuple[list[slice], list[slice]]:

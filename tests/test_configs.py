@@ -10,7 +10,7 @@ from harness import data, models
 from harness.build import build_plan
 from harness.compose import compose
 from harness.config import check
-from harness.doctor import fitting, own_tasks, some_task
+from harness.doctor import fitting, own_tasks, some_task, together
 from harness.paths import config_dir
 from harness.prepare import prepare, probe
 from harness.store import Store
@@ -47,7 +47,7 @@ def test_every_task_composes_and_takes_a_batch(name: str, tmp_path: Path) -> Non
     usual = "mse" if kind == "regression" else "cross_entropy"
     fits = [usual] if own else fitting(name)
     loss = next((each for each in (usual, "bce", "mse") if each in fits), fits[0])
-    config = compose([f"task={name}", f"loss={loss}", *own])
+    config = compose([f"task={name}", f"loss={loss}" if own else together(name, loss), *own])
     assert config.task["name"] == name.partition("/")[0]
     assert probe(config).steps > 0
 
@@ -83,12 +83,12 @@ def test_every_fitting_loss_takes_a_batch(task: str, tmp_path: Path) -> None:
     """The gradient is finite, and not 0 but where a loss declares or can reach a flat place."""
     names = fitting(task)
     assert names
-    plain = compose([f"task={task}", f"loss={names[0]}"]).plain()
+    plain = compose([f"task={task}", together(task, names[0])]).plain()
     for name in names:
         entry = losses.get(name)
         if any(parameter.required for parameter in entry.parameters.values()):
             continue
-        config = {**plain, "loss": {name: {}}}
+        config = {**plain, "loss": compose([f"task={task}", together(task, name)]).loss}
         if entry.target == "real" and entry.within:  # counts and logarithms need targets as is
             config["data"] = {**plain["data"], "standardise": False}
         if "teacher" in entry.inputs:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from harness.data.augment import Augmentation
 from harness.data.base import Part, Raw, Target
 from harness.data.lazy import LazyPart
-from harness.data.pictures import Fault, Pictures
+from harness.data.pictures import Fault, Pictures, stamp
 from harness.data.split import Array
 from losses.arguments import Bounds
 
@@ -72,12 +72,17 @@ class Held:
         if holding.normalise and self.pictures.channels != 3:
             raise ValueError("normalise=true needs colours, and these pictures are grey")
         fits = self.pictures.bytes <= holding.memory
-        self.found = (kept if fits else checked)(self.pictures, workers)
+        state = stamp(path for path in (*self._files(), *self.pictures.maps))
+        self.found = (kept if fits else checked)(self.pictures, state, workers)
         faults = (*raw.faults, *self.found.faults.values())
         if faults and holding.bad == "refuse":
             more = f"; {len(faults)} such in all" if len(faults) > 1 else ""
             raise ValueError(f"{faults[0]}{more}: mend it, or leave it out with data.bad=skip")
         self.raw = replace(raw, faults=faults, split=raw.split and self._without_bad(raw.split))
+
+    def _files(self) -> Sequence[Path]:
+        sources = self.pictures.sources
+        return () if isinstance(sources, np.ndarray) else sources
 
     def _without_bad(self, split: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         bad = list(self.found.faults)
@@ -119,8 +124,8 @@ def notes(faults: Sequence[str]) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=2)
-def kept(pictures: Pictures, workers: int) -> Found:
-    """Every picture read once and kept."""
+def kept(pictures: Pictures, _state: str, workers: int) -> Found:
+    """Every picture read once and kept, as long as its file is the same."""
     if pictures.pixels is not None:
         return Found({}, None, torch.from_numpy(pictures.pixels))
     height, width = pictures.size
@@ -131,20 +136,18 @@ def kept(pictures: Pictures, workers: int) -> Found:
 
 
 @functools.lru_cache(maxsize=2)
-def checked(pictures: Pictures, workers: int) -> Found:
+def checked(pictures: Pictures, state: str, workers: int) -> Found:
     """Every picture read once, which is remembered in the user's cache folder, and forgotten."""
     if pictures.pixels is not None:
         return Found({}, None)
     from harness.data.prepare import digest
     from harness.store import StoreError, dump_json, write_atomically
 
-    times = np.array([_changed(path) for path in (*pictures.sources, *pictures.maps)])
     table = np.zeros(0) if pictures.classes is None else pictures.classes
-    state = digest(
-        times, table, np.array(pictures.sizes), np.frombuffer(repr(pictures).encode(), "u1")
-    )
+    plain = np.frombuffer(f"{pictures!r} {state}".encode(), np.uint8)
+    mark = digest(plain, table, np.array(pictures.sizes))[:16]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = home / "lossbench" / f"pictures-{state[:16]}.json"
+    path = home / "lossbench" / f"pictures-{mark}.json"
     with suppress(OSError, ValueError, KeyError):
         read = json.loads(path.read_text(encoding="utf-8"))
         faults = {int(item): text for item, text in read["faults"].items()}
@@ -154,12 +157,6 @@ def checked(pictures: Pictures, workers: int) -> Found:
     with suppress(StoreError):  # a home that cannot be written costs time, nothing else
         write_atomically(path, dump_json({"faults": found.faults, "counts": counts}))
     return found
-
-
-def _changed(path: Any) -> int:
-    with suppress(OSError, TypeError):
-        return Path(path).stat().st_mtime_ns
-    return 0
 
 
 def _read_all(pictures: Pictures, workers: int, kept: tuple[Tensor, Tensor] | None) -> Found:

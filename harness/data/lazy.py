@@ -33,7 +33,8 @@ class LazyPart(Part):
 
     def first(self, number: int) -> Part:
         """No more than so many of its items."""
-        return replace(super().first(number), rows=self.rows[:number])
+        target = each(self.target, lambda tensor: tensor[:number])
+        return replace(self, inputs=self.inputs[:number], target=target, rows=self.rows[:number])
 
     def batches(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Target]]:
         """The same, one batch after the other, in this order whatever the number of workers."""

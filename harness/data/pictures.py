@@ -1,6 +1,7 @@
 """Pictures that are read one at a time, from files or an array, and all brought to one size."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,13 +169,45 @@ def file_hash(path: str) -> str:
 
 
 def files_key(root: Path, *lists: Sequence[Path]) -> str:
-    """sha256 of files' places under a folder and of their sizes in bytes, 0 where there is none.
+    """sha256 of files' places under a folder, their sizes, and their first and last 4096 bytes.
 
-    Contents are not read: that would take minutes for what is read as it is used.
+    Reading all of what is read as it is used would take minutes. A picture's last bytes depend on
+    all before them in most formats: a check sum in some, what is left of a stream in others.
     """
+    files = [path for paths in lists for path in paths]
+    state = stamp(files)
+    if state not in _KEYS:
+        total = hashlib.sha256()
+        for path in files:
+            place = path.relative_to(root) if path.is_relative_to(root) else path
+            total.update(f"{place.as_posix()}\0".encode())
+            if path.is_file():
+                total.update(_ends(path))
+        _KEYS[state] = total.hexdigest()
+    return _KEYS[state]
+
+
+_KEYS: dict[str, str] = {}
+"""Hashes of files by their stamp: a sweep asks for them again and again."""
+
+
+def _ends(path: Path) -> bytes:
+    with path.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(0)
+        first = opened.read(4096)
+        opened.seek(max(len(first), size - 4096))
+        return f"{size}\0".encode() + first + opened.read()
+
+
+def stamp(files: Iterable[Path]) -> str:
+    """sha256 of files' full paths, sizes and times of change: equal while nothing is touched."""
     total = hashlib.sha256()
-    for path in (path for paths in lists for path in paths):
-        size = path.stat().st_size if path.is_file() else 0
-        place = path.relative_to(root) if path.is_relative_to(root) else path
-        total.update(f"{place.as_posix()}\0{size}\n".encode())
+    for path in files:
+        try:
+            found = path.stat()
+            mark = f"{found.st_size} {found.st_mtime_ns}"
+        except OSError:
+            mark = "missing"
+        total.update(f"{path}\0{mark}\n".encode())
     return total.hexdigest()

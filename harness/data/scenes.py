@@ -23,8 +23,10 @@ SOURCE = f"{DIGITS}; photographs china.jpg (danielbuechele) and flower.jpg (vult
 LICENCE = f"{CC_BY} (digits), CC BY 2.0 (photographs)"
 TRIES = 50
 """Places that are tried for a digit before it is left out for want of room."""
-CONTRAST = (0.4, 0.8)
-"""By how much the ink is lighter or darker than what it covers, where there is room for it."""
+DIMMED = 0.6
+"""The photographs' brightness is reduced to this share."""
+INK = (0.8, 1.0)
+"""Brightness of each colour of the ink."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Scene:
 
 @functools.cache
 def photographs() -> tuple[Array, str]:
-    """Both photographs, float32 [2, 427, 640, 3] in [0, 1], and the sha256 of their files.
+    """Both photographs dimmed, float32 [2, 427, 640, 3], and the sha256 of their files.
 
     Files are hashed, not pixels, for decoders of JPEG differ.
     """
@@ -71,7 +73,7 @@ def photographs() -> tuple[Array, str]:
     for name in PHOTOS:
         total.update(resources.files("sklearn.datasets.images").joinpath(name).read_bytes())
     pixels = np.stack([load_sample_image(name) for name in PHOTOS])
-    pixels = (pixels / 255).astype(np.float32)
+    pixels = (pixels * (DIMMED / 255)).astype(np.float32)
     pixels.flags.writeable = False
     return pixels, total.hexdigest()
 
@@ -194,10 +196,7 @@ def _drawn(rng: np.random.Generator, canvas: Array, ink: Array, place: tuple[int
     """Lay ink on the canvas [H, W, 3]; which pixels it covers by more than half [H, W]."""
     (top, left), side = place, len(ink)
     under = canvas[top : top + side, left : left + side]
-    mean = under.mean()
-    contrast = CONTRAST[0] + (CONTRAST[1] - CONTRAST[0]) * rng.random()
-    tint = 0.2 * (rng.random(3) - 0.5)
-    colour = np.clip(mean + (contrast if mean < 0.5 else -contrast) + tint, 0, 1)
+    colour = INK[0] + (INK[1] - INK[0]) * rng.random(3)
     under += ink[..., None] * (colour - under)
     mask = np.zeros(canvas.shape[:2], bool)
     mask[top : top + side, left : left + side] = ink > 0.5

@@ -1,6 +1,7 @@
 """Pictures with boxes around their objects, and those of Pascal VOC."""
 
 import functools
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -61,16 +62,16 @@ def sound(place: str, corners: Sequence[float], size: Size) -> list[float]:
 
 
 def boxed(
-    root: Path, parts: Sequence[Scenes], notes: Sequence[Path], names: Sequence[str], size: Size,
-    split: Split,
-) -> Raw:  # fmt: skip
+    root: Path, parts: Sequence[Scenes], names: Sequence[str], size: Size, split: Split
+) -> Raw:
     """Objects padded to the largest number of any picture, at least one."""
     import torch
     from torchvision import tv_tensors as tv
 
     scenes = [scene for part in parts for scene in part.items]
     files = tuple(scene.file for scene in scenes)
-    key = files_key(root, files, tuple(notes))
+    plain = f"{files_key(root, files)} {[(s.boxes, s.labels) for s in scenes]} {[*names]}"
+    key = hashlib.sha256(plain.encode()).hexdigest()
     pictures = Pictures(key, files, 3, size, True, sizes=[scene.size for scene in scenes])
     most = max([1, *(len(scene.labels) for scene in scenes)])
     boxes = np.zeros((len(scenes), most, 4), np.float32)
@@ -131,15 +132,14 @@ def _number(tree: Any, path: str) -> int:
 
 
 @functools.lru_cache(maxsize=4)
-def _voc(root: str, year: str, download: bool, difficult: bool) -> tuple[list[Scenes], list[Path]]:
+def _voc(root: str, year: str, download: bool, difficult: bool) -> list[Scenes]:
     needs = VOC_NEEDS.format("Annotations", "Main")
     parts = [
         made("voc_detection", "VOCDetection", Path(root), needs, download,
              year=year, image_set=image_set)
         for image_set in (("train", "val") if year == "2012" else ("trainval", "test"))
     ]  # fmt: skip
-    notes = [Path(file) for part in parts for file in part.annotations]
-    return [_voc_scenes(part, difficult) for part in parts], notes
+    return [_voc_scenes(part, difficult) for part in parts]
 
 
 @dataset(
@@ -172,10 +172,10 @@ def voc_detection(
             the challenge counts them neither found nor missed.
         validation: share of the training items that validate, drawn by the seed.
     """
-    parts, notes = _voc(folder(root), year, download, difficult)
+    parts = _voc(folder(root), year, download, difficult)
     split = own_test(parts, split_seed, validation)
     sized = sides("voc_detection", size)
-    return boxed(Path(folder(root)), parts, notes, VOC[1:], sized, split)
+    return boxed(Path(folder(root)), parts, VOC[1:], sized, split)
 
 
 def own_test(parts: Sequence[Scenes], seed: int, validation: float) -> Split:

@@ -105,7 +105,7 @@ def coco(
     ]
     parts = [scenes for scenes, _ in read]
     split = own_test(parts, split_seed, validation)
-    return boxed(base, parts, notes, read[0][1], sides("coco", size), split)
+    return boxed(base, parts, read[0][1], sides("coco", size), split)
 
 
 @dataset("coco_json", kind="boxes", source="the user's own", needs=FOUND, options=Holding)
@@ -125,4 +125,4 @@ def coco_json(
     notes, base = Path(path).expanduser().resolve(), Path(images).expanduser().resolve()
     scenes, names = _read_coco("coco_json", notes, base, "data.path and data.images")
     split = random_split(len(scenes.items), None, generator(split_seed, "split"))
-    return boxed(base, [scenes], [notes], names, sides("coco_json", size), split)
+    return boxed(base, [scenes], names, sides("coco_json", size), split)

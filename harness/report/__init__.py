@@ -6,21 +6,25 @@ from pathlib import Path
 from harness.compare import compare
 from harness.plan import Plan
 from harness.record import Record
+from harness.report.answers import answers
 from harness.report.exports import to_csv, to_json, to_latex, to_markdown
 from harness.report.html import to_html
 from harness.report.terminal import terminal
 from harness.report.tuning import trials_csv
-from harness.store import write_atomically
+from harness.store import Store, write_atomically
 
 __all__ = ["terminal", "to_csv", "to_html", "to_json", "to_latex", "to_markdown", "write_report"]
 
 
-def write_report(plan: Plan, records: Mapping[str, Record], folder: Path | str) -> Path:
+def write_report(
+    plan: Plan, records: Mapping[str, Record], folder: Path | str, store: Store | None = None
+) -> Path:
     """Compare and write every rendering, each file at once or not at all.
 
     Args:
         plan: the sweep.
         records: records by run id, complete or not.
+        store: where runs keep what they predicted, to be shown on the page.
         folder: where report.html, report.json and comparison.csv, .md and .tex go, and of a tuned
             sweep trials.csv.
 
@@ -38,7 +42,7 @@ def write_report(plan: Plan, records: Mapping[str, Record], folder: Path | str) 
         "comparison.tex": to_latex(comparison),
         **({"trials.csv": trials_csv(comparison.tuning)} if comparison.tuning else {}),
         "report.json": to_json(comparison),
-        "report.html": to_html(comparison),
+        "report.html": to_html(comparison, answers(plan, records, store) if store else ()),
     }
     page = Path(folder)
     for name, text in texts.items():

@@ -17,7 +17,7 @@ WORDS = {
     "maps": "Predicted classes in colour over the picture; dark where nothing is asked.",
     "boxes": (
         "Green: hit (IoU of 0.5 or more with a box of its class). Red: false. Yellow, dashed: "
-        f"missed. Boxes scored below {pictures.SURE:g} are not drawn."
+        f"missed. Boxes scored below {kept.SURE:g} are not drawn."
     ),
     "neighbours": "What lies nearest, best first; green: of the same class, red: of another.",
 }

@@ -11,6 +11,7 @@ from harness.report import style, tuning
 from harness.store import dump_json
 
 TABLE_HEAD = ("arm", "runs", "mean", "sd", "diff", "95% interval", "p (Holm)", "verdict")
+CONTROL = " (control)"
 _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -132,7 +133,7 @@ def control_cells(task: TaskResult, places: int) -> list[list[str]]:
     for control in task.controls:
         row, contrast = cells(control.result, places), control.result.contrast
         p = style.p_value(contrast.p) if contrast else style.NOTHING
-        found.append([f"{row[0]} (control)", *row[1:-2], p, style.clean(control.text)])
+        found.append([row[0] + CONTROL, *row[1:-2], p, style.clean(control.text)])
     return found
 
 

@@ -1,6 +1,6 @@
 """A comparison as one self-contained page: no script, no reference to anything outside."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +21,8 @@ BOARD_HELP = (
 )
 
 
-def to_html(comparison: Comparison) -> str:
-    """The whole report as one HTML document."""
+def to_html(comparison: Comparison, answers: Sequence[Safe] = ()) -> str:
+    """The whole report as one HTML document; `answers` show what runs predicted."""
     title = comparison.question or comparison.name
     head = element(
         "head",
@@ -39,7 +39,7 @@ def to_html(comparison: Comparison) -> str:
             element("p", comparison.sentence, class_="lead"),
             element("p", _progress(comparison), class_="soft"),
         ),
-        element("main", *_notes(comparison), *_sections(comparison)),
+        element("main", *_notes(comparison), *_sections(comparison, list(answers))),
     )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
@@ -68,7 +68,7 @@ def _notes(comparison: Comparison) -> list[Safe]:
     ]
 
 
-def _sections(comparison: Comparison) -> list[Safe]:
+def _sections(comparison: Comparison, answers: list[Safe]) -> list[Safe]:
     """All sections that have something to show, in order."""
     made = [
         ("Leaderboard", _boards(comparison)),
@@ -77,6 +77,7 @@ def _sections(comparison: Comparison) -> list[Safe]:
         ("Learning curves", _curves(comparison)),
         ("Response to a parameter", _responses(comparison)),
         ("How each arm was tuned", tuning.section(comparison)),
+        ("What the runs answered", answers),
         ("Cost", sections.cost(comparison)),
         ("Across tasks", sections.across(comparison)),
         ("Other metrics", sections.others(comparison)),

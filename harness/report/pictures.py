@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.samples import Samples
+from harness.samples import Samples, matched
 
 Array = npt.NDArray[Any]
 HEIGHT = 96
@@ -22,10 +22,6 @@ COLOURS = np.array(
 )  # fmt: skip
 """Of classes 1, 2, ...: Okabe and Ito's, which the colour-blind tell apart, and three more."""
 RIGHT, WRONG, MISSED = (0, 158, 115), (213, 94, 0), (240, 228, 66)
-HIT = 0.5
-"""Overlap (IoU) from which a predicted box of the right class is a hit."""
-SURE = 0.3
-"""Score from which a predicted box is drawn."""
 
 
 def png(pixels: Array) -> bytes:
@@ -90,30 +86,13 @@ def _map(image: Array, labels: Array, asked: Array) -> Array:
 
 def _boxes(image: Array, given: dict[str, Array], said: dict[str, Array]) -> Array:
     large, factor = _enlarged(image)
-    true = [
-        (b, label) for b, label in zip(given["boxes"], given["labels"], strict=True) if label >= 0
-    ]
-    order = np.argsort(-said["scores"], kind="stable")
-    left = list(range(len(true)))
-    for i in order:
-        if said["labels"][i] < 0 or said["scores"][i] < SURE:
-            continue
-        box, label = said["boxes"][i], said["labels"][i]
-        fitting = [j for j in left if true[j][1] == label and overlap(true[j][0], box) >= HIT]
-        if fitting:
-            left.remove(max(fitting, key=lambda j: overlap(true[j][0], box)))
-        _frame(large, box * factor, RIGHT if fitting else WRONG)
-    for j in left:
-        _frame(large, true[j][0] * factor, MISSED, dashed=True)
+    found = matched(given, said)
+    for boxes, colour in ((found.false, WRONG), (found.hits, RIGHT)):
+        for box in boxes:
+            _frame(large, box * factor, colour)
+    for box in found.missed:
+        _frame(large, box * factor, MISSED, dashed=True)
     return large
-
-
-def overlap(one: Array, other: Array) -> float:
-    """Intersection over union of two boxes x1, y1, x2, y2; 0 for boxes without area."""
-    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
-    both = float(np.prod(np.clip(high - low, 0, None)))
-    areas = float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]))
-    return both / (areas - both) if areas > both else 0.0
 
 
 def _frame(image: Array, box: Array, colour: tuple[int, int, int], *, dashed: bool = False) -> None:

@@ -63,8 +63,9 @@ def _table(comparison: Comparison, task: TaskResult, width: int, color: bool) ->
         [name, style.number(spread.mean, places), "", "", "", style.UNTAUGHT]
         for name, spread in style.references(comparison, task)
     ]
-    for name, _, mean, _, *rest in exports.control_cells(task, places):
-        below.append([name, mean, *("" if cell == style.NOTHING else cell for cell in rest)])
+    for row in exports.control_cells(task, places):
+        words = ["" if cell == style.NOTHING else cell for cell in row]
+        below.append([words[0].removesuffix(exports.CONTROL), words[2], *words[4:]])
     shown = [list(HEAD), *rows, *below]
     sizes = [max(style.columns(row[i]) for row in shown) for i in range(len(HEAD))]
     rest = sum(sizes[1:5]) + 2 * 5 + 1
@@ -73,11 +74,13 @@ def _table(comparison: Comparison, task: TaskResult, width: int, color: bool) ->
     lines = [style.clean(task.task)] if len(comparison.tasks) > 1 else []
     lines.append(" " + _line(list(HEAD), sizes, [HEAD[5]]))
     for row, result in zip(rows, task.arms, strict=True):
-        words = textwrap.wrap(row[5], sizes[5]) or [""]
-        text = _line(row, sizes, words)
+        text = _line(row, sizes, textwrap.wrap(row[5], sizes[5]) or [""])
         star = "*" if result.best else " "
         lines.append(_painted(star + text, result.verdict, color))
-    lines += [" " + _line(row, sizes, textwrap.wrap(row[5], sizes[5])) for row in below]
+    beneath = [" " + _line(row, sizes, textwrap.wrap(row[5], sizes[5])) for row in below]
+    if task.controls:
+        beneath.insert(len(below) - len(task.controls), " controls")
+    lines += beneath
     return "\n".join(lines)
 
 
@@ -86,10 +89,13 @@ def _tuned(comparison: Comparison, width: int) -> str:
     result = comparison.tuning
     if result is None:
         return ""
-    rows = [tuning.head(result), *tuning.rows(result)]
-    sizes = [max(style.columns(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    sizes[0] = max(NARROWEST_ARM, min(sizes[0], width // 4))
-    room = max(NARROWEST_ARM, width - sum(sizes) - 2 * len(sizes) - 1)
+    for most in range(tuning.MOST_SIZES, 0, -1):
+        rows = [tuning.head(result, most), *tuning.rows(result, most)]
+        sizes = [max(style.columns(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+        sizes[0] = max(NARROWEST_ARM, min(sizes[0], width // 4))
+        room = width - sum(sizes) - 2 * len(sizes) - 1
+        if room >= NARROWEST_ARM:
+            break
     lines = [_wrapped(f"Tuned: {tuning.summary(result)}", width)]
     for row in rows:
         first = style.shortened(row[0], sizes[0])

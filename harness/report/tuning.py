@@ -16,14 +16,14 @@ MOST_SIZES = 6  # numbers of trials shown in a table
 APART = 17.0  # pixels between the names at the ends of curves
 
 
-def sizes(number: int) -> list[int]:
+def sizes(number: int, most: int = MOST_SIZES) -> list[int]:
     """Numbers of trials worth a column: doublings, and all.
 
-    >>> sizes(12), sizes(1)
-    ([1, 2, 4, 8, 12], [1])
+    >>> sizes(12), sizes(12, 2), sizes(1)
+    ([1, 2, 4, 8, 12], [1, 12], [1])
     """
     doubled = [2**i for i in range(number.bit_length()) if 2**i < number]
-    return [*doubled[: MOST_SIZES - 1], number]
+    return [*doubled[: most - 1], number]
 
 
 def settings(given: Mapping[str, Any]) -> str:
@@ -67,12 +67,18 @@ def summary(tuning: TuningResult) -> str:
     )
 
 
-def head(tuning: TuningResult) -> list[str]:
+def head(tuning: TuningResult, most: int = MOST_SIZES) -> list[str]:
     """The columns of the table of arms."""
-    return ["arm", *(f"best of {n}" for n in sizes(tuning.number)), "failed", "seconds", "chosen"]
+    return [
+        "arm",
+        *(f"best of {n}" for n in sizes(tuning.number, most)),
+        "failed",
+        "seconds",
+        "chosen",
+    ]
 
 
-def rows(tuning: TuningResult) -> list[list[str]]:
+def rows(tuning: TuningResult, most: int = MOST_SIZES) -> list[list[str]]:
     """One row per arm, in the order of `head`."""
     known = [value for arm in tuning.arms for value in arm.best_of if value is not None]
     places = style.decimals(known)
@@ -82,7 +88,7 @@ def rows(tuning: TuningResult) -> list[list[str]]:
         found.append(
             [
                 style.clean(name(tuning, arm)),
-                *(style.number(values[n - 1], places) for n in sizes(tuning.number)),
+                *(style.number(values[n - 1], places) for n in sizes(tuning.number, most)),
                 f"{sum(trial.value is None for trial in arm.trials)}",
                 style.seconds(arm.seconds),
                 style.clean(chosen(arm)),
@@ -119,8 +125,8 @@ def section(comparison: Comparison) -> list[Safe]:
         if arms:
             drawn.append(element("figure", both_widths(partial(best_of, comparison, tuning, arms))))
     text = (
-        f"Expected {tuning.metric} of the best of n trials, n from 1 to {tuning.number}: an arm that "
-        "still climbs at the right would gain from more trials."
+        f"Expected {tuning.metric} of the best of n trials, n from 1 to {tuning.number}: an arm "
+        "that still climbs at the right would gain from more trials."
     )
     return [
         element("p", element("strong", style.variance(comparison)), class_="note"),

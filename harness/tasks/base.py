@@ -15,9 +15,9 @@ from harness.data import Data, Part
 from harness.judges import Judges, Yardstick
 from harness.models import Model
 from harness.objective import OUTPUT, Compared, Facts, Objective, Subject
-from harness.samples import Samples
+from harness.optimizer import optimizer_of
+from harness.samples import Array, Samples
 from losses import Loss, Projection
-
 
 EVALUATED = 2**24
 """Numbers in the inputs of a batch while evaluating, at most: 111 images of 3x224x224."""
@@ -261,25 +261,19 @@ class Task(LightningModule):
         """Raise :class:`Diverged` if the output is not finite."""
         self._watch(output, "the model's output")
 
-    def samples(self, part: Part, most: int) -> Samples | None:
-        """What the model makes of the first items, for a person to look at; None if nothing."""
+    def samples(self, part: Part, images: Array) -> Samples | None:
+        """What the model makes of the first items of a part, whose pictures are given.
+
+        Asked in eval mode, without gradients; None where there is nothing to look at.
+        """
         return None
 
+    def answered(self, part: Part, number: int) -> tuple[Any, Any]:
+        """The model's output for the first items of a part, and their target."""
+        first = part.first(number).to(self.device)
+        inputs, target = first.take(torch.arange(len(first)))
+        return self.objective.point(self(inputs.to(self.dtype))), target
+
     def configure_optimizers(self) -> Any:
-        chosen = self.optimizing
-        groups: list[dict[str, Any]] = [{"params": list(self.model.parameters())}]
-        own = list(self.objective.parameters())
-        if own:
-            groups.append({"params": own, "lr": chosen.own_lr or chosen.lr})
-        common: dict[str, Any] = {"lr": chosen.lr, "weight_decay": chosen.weight_decay}
-        optimizer: torch.optim.Optimizer
-        if chosen.name == "sgd":
-            optimizer = torch.optim.SGD(groups, momentum=chosen.momentum, **common)
-        else:
-            kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[chosen.name]
-            optimizer = kind(groups, **common)
-        if chosen.schedule == "constant":
-            return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+        return optimizer_of(self.optimizing, self.model, self.objective, steps)

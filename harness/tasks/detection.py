@@ -6,12 +6,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from harness.data import Data
+from harness.data import Data, Part
 from harness.judges import Yardstick
 from harness.models import Model
 from harness.models.boxes import CODE, QUALITY, Detections, Detector
 from harness.objective import Compared, Facts
+from harness.samples import Array, Samples
 from harness.tasks._boxes import Coco, Matched
+from harness.tasks._shown import of_boxes
 from harness.tasks.base import Task, subject
 from losses import IGNORING, Loss
 
@@ -105,6 +107,10 @@ class Detection(Task):
 
     def compare(self, inputs: Tensor, target: Mapping[str, Tensor]) -> Compared:
         return Compared(cast(Detector, self.model).compare(inputs, target))
+
+    def samples(self, part: Part, images: Array) -> Samples:
+        said, true, scores = of_boxes(*self.answered(part, len(images)))
+        return Samples("boxes", images, true, said, scores)
 
     def predict(self, output: Any) -> Any:
         return output

@@ -1,5 +1,6 @@
 """Vectors by which items of one class are found among others: metric learning and retrieval."""
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -13,6 +14,8 @@ from harness.data import Data, Part
 from harness.judges import Yardstick
 from harness.objective import OUTPUT, Compared, Facts, Subject
 from harness.retrieval import ClusterInformation, Retrieval
+from harness.samples import Array, Samples
+from harness.tasks._shown import as_bytes, nearest
 from harness.tasks.base import Task, subject
 from losses import Loss, LossModule
 from losses.arguments import Bounds, Count
@@ -168,6 +171,26 @@ class Embedding(Task):
             "raw inputs": self.judges.compute(self.judges.all),
             "untrained": self.evaluate(part),
         }
+
+    def samples(self, part: Part, images: Array) -> Samples | None:
+        if len(part) < 2:
+            return None
+        embedded = torch.cat([self(x.to(self.dtype)) for x, _ in self._in_order(part)])
+        rows = nearest(embedded, len(images)).cpu()  # [K, n]
+        found, labels = dataclasses.replace(part, normalise=False).take(rows.flatten())
+        labels = labels.view_as(rows).cpu()
+        _, target = part.first(len(images)).take(torch.arange(len(images)))
+        true = target.cpu()
+        return Samples(
+            "neighbours",
+            images,
+            {"labels": true.numpy()},
+            {
+                "images": as_bytes(found.view(*rows.shape, *found.shape[1:])),
+                "labels": labels.numpy(),
+            },
+            (labels == true.unsqueeze(1)).double().mean(1).numpy(),
+        )
 
     def predict(self, output: Tensor) -> Tensor:
         return output.to(torch.promote_types(output.dtype, torch.float32))

@@ -5,10 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.data import Data
+from harness.data import Data, Part
 from harness.judges import Yardstick
 from harness.objective import OUTPUT, Compared, Subject
+from harness.samples import Array, Samples
 from harness.tasks import _maps as maps
+from harness.tasks._shown import of_maps
 from harness.tasks.base import Task, subject
 from losses import IGNORING, Loss, edge_distance, get, signed_distance
 from losses.inputs import IGNORE_INDEX
@@ -31,7 +33,9 @@ class Segmentation(Task):
         if loss.target == "fields":
             return cls.refusal_of_fields(loss) or _of_the_other_kind(loss, several)
         if loss.target not in IGNORING:
-            return f"{loss.name} compares {subject(loss)}, and a {kind} model gives logits of pixels"
+            return (
+                f"{loss.name} compares {subject(loss)}, and a {kind} model gives logits of pixels"
+            )
         if loss.output_within:
             return f"{loss.name} takes log-probabilities, and a {kind} model gives logits"
         if loss.target == "binary" and several:
@@ -39,7 +43,9 @@ class Segmentation(Task):
         if loss.target == "binary" and loss.sum_classes:
             return f"{loss.name} is for several labels of an item, and the data is one mask"
         if loss.target != "binary" and not several:
-            return f"{loss.name} is for several classes of which one is true, and the data is a mask"
+            return (
+                f"{loss.name} is for several classes of which one is true, and the data is a mask"
+            )
         return None
 
     @classmethod
@@ -101,6 +107,11 @@ class Segmentation(Task):
         classes = torch.arange(output.shape[1], device=target.device).view(-1, 1, 1)
         masks = target.unsqueeze(1) == classes  # [N, C, H, W]
         return signed_distance(masks.flatten(0, 1)).view_as(masks).to(output.dtype)
+
+    def samples(self, part: Part, images: Array) -> Samples:
+        output, target = self.answered(part, len(images))
+        said, true, scores = of_maps(self.predict(output), target)
+        return Samples("maps", images, {"labels": true}, {"labels": said}, scores)
 
     def predict(self, output: Tensor) -> Tensor:
         return (output > 0).long() if self.data.kind == "mask" else output.argmax(1)

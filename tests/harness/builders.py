@@ -1,11 +1,12 @@
 """Small sweeps with made-up but realistic results, for the tests of comparison and report."""
 
+import dataclasses
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.plan import Cell, Plan
+from harness.plan import Cell, Plan, Trial, Tuning
 from harness.record import Record
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -135,3 +136,77 @@ def lose(
                     plan, cell, seed, 0.0, status=status, metrics={}, curve=[], error="out of luck"
                 )
     return changed
+
+
+def tuned_plan(
+    arms: Mapping[str, dict[str, Any]] = ARMS,
+    *,
+    number: int = 3,
+    anew: bool = False,
+    seeds: int = 2,
+    **changes: Any,
+) -> Plan:
+    """A sweep whose arms have trials that differ in the learning rate; nothing is chosen yet."""
+    plan = make_plan(arms, seeds=seeds, **changes)
+    tuner = list(range(1000, 1000 + (seeds if anew else 2)))
+    trials = [
+        Trial(
+            cell.task,
+            cell.arm,
+            i,
+            {"optimizer.lr": 0.1**i},
+            {**cell.config, "optimizer": {"lr": 0.1**i}, "trainer": {"test": True}},
+            {seed: f"{_prefix(plan, cell)}{cell.arm}.{i}.{seed}" for seed in tuner},
+            {seed: f"{_prefix(plan, cell)}{cell.arm}.{i}.final.{seed}" for seed in plan.seeds},
+        )
+        for cell in plan.cells
+        for i in range(number)
+    ]
+    ranges: dict[str, Any] = {arm: {"optimizer.lr": "log(1e-3, 1)"} for arm in plan.arms}
+    tuning = Tuning("val/accuracy", number, tuner, "spread", anew, ranges, trials)
+    cells = [dataclasses.replace(cell, runs={}) for cell in plan.cells]
+    return dataclasses.replace(plan, cells=cells, tuning=tuning)
+
+
+def _prefix(plan: Plan, cell: Cell) -> str:
+    return f"{cell.task}." if len(plan.tasks) > 1 else ""
+
+
+def tried(plan: Plan, values: dict[tuple[str, int, int], float | None]) -> dict[str, Record]:
+    """Records of trials by arm, number and seed; None for one that failed."""
+    assert plan.tuning
+    found = {}
+    for trial in plan.tuning.trials:
+        for seed, run in trial.tried.items():
+            value = values.get((trial.arm, trial.number, seed), 0.5)
+            changes: dict[str, Any] = {"id": run, "seconds": {"total": 2.0}}
+            if value is None:
+                changes |= {"status": "failed", "metrics": {}, "error": "out of luck"}
+            cell = next(c for c in plan.cells if (c.task, c.arm) == (trial.task, trial.arm))
+            cell = dataclasses.replace(cell, runs={seed: run})
+            found[run] = make_record(plan, cell, seed, value or 0.0, **changes)
+    return found
+
+
+CONTROLS = {"null": 1.0, "identity": 1.0, "scale": 2.0, "constant": 1.0}
+CAME_OUT = {"identity": 0.0, "scale": 0.0, "constant": -0.5}
+"""What controls gain over the baseline where they come out as they must; `null` is another draw."""
+
+
+def with_controls(
+    plan: Plan, records: Mapping[str, Record], gains: Mapping[str, float] = CAME_OUT
+) -> tuple[Plan, dict[str, Record]]:
+    """The sweep with every control; `identity` and `scale` follow the baseline's own values."""
+    found, cells = dict(records), list(plan.cells)
+    bases = [cell for cell in plan.cells if cell.arm == plan.baseline]
+    others = make_records(plan, seed=1)
+    for base in bases:
+        for word in CONTROLS:
+            runs = {seed: run_id(base.task, word, seed) for seed in plan.seeds}
+            cell = dataclasses.replace(base, arm=word, runs=runs)
+            cells.append(cell)
+            source = others if word == "null" else records
+            for seed, run in runs.items():
+                value = source[base.runs[seed]].metrics[plan.metric] + gains.get(word, 0.0)
+                found[run] = make_record(plan, cell, seed, value)
+    return dataclasses.replace(plan, cells=cells, controls=CONTROLS), found

@@ -438,6 +438,20 @@ def test_batches_of_the_task_are_shared_as_all_are() -> None:
             assert torch.equal(all_[rank::3], target)
 
 
+def test_a_setting_that_no_yaml_names_can_be_given_and_a_wrong_one_is_named() -> None:
+    assert config("loss=sup_con", "task.neighbours=7").task["neighbours"] == 7
+    with pytest.raises(ValueError, match="embedding has no parameter 'neighbors'; did you mean"):
+        config("loss=sup_con", "task.neighbors=7")
+
+
+def test_several_settings_make_several_runs(tmp_path: Path) -> None:
+    words = ["-m", "harness", "train", "-m", TASK, "loss=triplet", "trainer.epochs=1"]
+    finished = python([*words, "task.negatives=semihard,hardest", "store=here"], tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    kept = {record["config"]["task"]["negatives"] for record in records(tmp_path / "here").values()}
+    assert kept == {"semihard", "hardest"}
+
+
 def test_the_task_is_listed() -> None:
     assert "embedding" in tasks.names()
     judged = Embedding.yardsticks(prepare(config("loss=sup_con")).data)

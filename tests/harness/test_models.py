@@ -65,7 +65,11 @@ def states() -> tuple[Any, ...]:
     return torch.get_rng_state().tolist(), numpy, random.getstate()
 
 
-@pytest.mark.parametrize("name", [*models.names(), "torchvision/resnet18"])
+# the constant's weights are 0 whatever the seed
+DRAWN = [name for name in models.names() if name != "constant"]
+
+
+@pytest.mark.parametrize("name", [*DRAWN, "torchvision/resnet18"])
 def test_weights_come_from_the_seed_alone(name: str) -> None:
     """No generator moves while building, and none matters."""
     before = states()
@@ -122,7 +126,7 @@ def test_torchvision_models_with_extra_heads_give_one_output() -> None:
     ("name", "shape", "given", "message"),
     [
         ("mpl", (4,), {}, "there is no model 'mpl'; did you mean 'mlp'?"),
-        ("resnet18", (3, 32, 32), {}, "there are cnn, linear, mlp, torchvision/NAME"),
+        ("resnet18", (3, 32, 32), {}, "there is no model 'resnet18'"),
         ("torchvision/resnt18", (3, 32, 32), {}, "did you mean 'torchvision/resnet18'?"),
         (
             "torchvision/resnet18",

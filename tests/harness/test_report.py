@@ -1,15 +1,17 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness import report
+from harness import report, tune
 from harness.compare import compare
 from harness.comparison import Comparison
 from harness.plan import Plan
@@ -20,7 +22,15 @@ from harness.report.figures import NARROW, WIDE, forest, positions, response
 from harness.report.markup import VOID, element
 from harness.report.panels import curve_panels, difference_panels
 from harness.report.svg import Axis, fitted, text_width, tick_labels, visible
-from tests.harness.builders import lose, make_plan, make_records
+from harness.report.tuning import APART, best_of, spread_out, trials_csv
+from tests.harness.builders import (
+    lose,
+    make_plan,
+    make_records,
+    tried,
+    tuned_plan,
+    with_controls,
+)
 
 HOSTILE = '<script>alert("1")</script>&\'`|*_[x](y)$%#{}~^\\ \x1b[31m\x00\u202e\ud800\nname'
 ARMS = {
@@ -100,7 +110,29 @@ def cases() -> dict[str, tuple[Plan, dict[str, Record]]]:
         "crowd": (crowd, make_records(crowd)),
         "huge": (plan, done | huge),
         "references": (plan, held),
+        "controls": with_controls(plan, done),
+        "violated": with_controls(plan, done, {"identity": 1e-9, "constant": 0.2}),
+        "controls without a result": (with_controls(plan, done)[0], done),
+        "tuned": tuned(),
+        "tuned anew": tuned(number=2, anew=True),
+        "tuning": (tuned_plan(), {}),
+        "all trials failed": tuned(failed=True),
+        "hostile tuned": tuned(arms=ARMS, number=9, tasks=("digits", HOSTILE)),
     }
+
+
+def tuned(*, failed: bool = False, **changes: Any) -> tuple[Plan, dict[str, Record]]:
+    """A sweep with all its trials and runs done; trials get better by their number."""
+    plan = tuned_plan(seeds=3, **changes)
+    assert plan.tuning
+    values = {
+        (trial.arm, trial.number, seed): None if failed else 0.5 + 0.01 * trial.number
+        for trial in plan.tuning.trials
+        for seed in trial.tried
+    }
+    trials = tried(plan, values)
+    plan = tune.advance(plan, trials)
+    return plan, trials | make_records(plan)
 
 
 CASES = cases()
@@ -236,8 +268,9 @@ def test_csv_reads_back_to_the_same_numbers(comparison: Comparison) -> None:
     rows = list(csv.DictReader(io.StringIO(report.to_csv(comparison))))
     results = list(comparison.results())
     assert list(rows[0])[:2] == ["task", "arm"]
-    assert len(rows) == len(results)
-    for row, (task, result) in zip(rows, results, strict=True):
+    arms = [row for row in rows if not row.get("control")]
+    assert len(arms) == len(results)
+    for row, (task, result) in zip(arms, results, strict=True):
         assert (row["task"], row["arm"], row["text"]) == (task.task, result.arm, result.text)
         assert (row["mean"] and float(row["mean"])) == (result.mean if result.mean else "")
         if result.contrast:
@@ -287,13 +320,17 @@ def test_latex_escapes_one_character_with_a_backslash(char: str) -> None:
 def test_latex_is_balanced_and_escaped(comparison: Comparison) -> None:
     text = report.to_latex(comparison)
     body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
-    assert body.count(r"\begin{tabular}") == body.count(r"\end{tabular}") == len(comparison.tasks)
+    tables = re.findall(r"\\begin{tabular}(.*?)\\end{tabular}", body, re.DOTALL)
+    assert len(tables) == len(comparison.tasks) + (comparison.tuning is not None)
+    assert body.count("tabular}") == 2 * len(tables)
     unescaped = re.sub(r"\\[\\&%$#_{}]", "", body)
     assert unescaped.count("{") == unescaped.count("}")
     assert unescaped.count("$") % 2 == 0
     assert not set("%#~") & set(unescaped)
-    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
-    assert {re.sub(r"\\&", "", row).count("&") for row in rows} == {7}
+    for i, table in enumerate(tables):
+        rows = [line for line in table.splitlines() if line.endswith(r"\\")]
+        (columns,) = {re.sub(r"\\&", "", row).count("&") for row in rows}
+        assert columns == 7 or i == len(comparison.tasks)
 
 
 def test_the_page_tells_the_story_in_order(done: Comparison) -> None:
@@ -335,6 +372,79 @@ def test_all_files_are_written_and_nothing_else(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in page.parent.iterdir()} == before
 
 
+def test_tuned_arms_show_their_choice_and_every_trial() -> None:
+    plan, records = CASES["tuned"]
+    comparison = compare(plan, records)
+    assert comparison.tuning
+    shown = report.terminal(comparison)
+    page = " ".join(Page(report.to_html(comparison)).words)
+    markdown, latex = report.to_markdown(comparison), report.to_latex(comparison)
+    for arm in comparison.tuning.arms:
+        assert [trial.number for trial in arm.trials if trial.number in arm.chosen] == [2]
+        (line,) = [line for line in shown.splitlines() if re.match(rf" {arm.arm} .*lr=", line)]
+        assert line.split()[1:4] == [f"{value:.4f}" for value in arm.best_of]  # type: ignore[str-format]
+        assert line.split()[-1] == "lr=0.010000000000000002"
+        for trial in arm.trials:
+            assert all(run in page for run in trial.ids)
+            assert f"optimizer.lr={trial.settings['optimizer.lr']}" in page
+        for text in (markdown, latex):
+            assert f"{arm.best_of[-1]:.4f}" in text
+    assert page.count("✓ chosen") == len(plan.arms)
+    assert page.index("How each arm was tuned") > page.index("Leaderboard")
+    rows = list(csv.DictReader(io.StringIO(trials_csv(comparison.tuning))))
+    assert len(rows) == 3 * 3
+    assert sum(int(row["chosen"]) for row in rows) == 3
+    found = [float(row["val/accuracy"]) for row in rows]
+    assert found == pytest.approx([0.5, 0.51, 0.52] * 3)
+
+
+@pytest.mark.parametrize(
+    ("case", "said", "banner"),
+    [
+        ("tuned", "at the chosen settings, not that of tuning anew", "not of the whole pipeline"),
+        ("tuned anew", "and of tuning anew for each", "are of the whole pipeline"),
+        ("done", "not that of tuning anew", "one untuned learning rate"),
+    ],
+)
+def test_the_banner_says_what_the_interval_is_of(case: str, said: str, banner: str) -> None:
+    comparison = compare(*CASES[case])
+    for text in (report.terminal(comparison), report.to_html(comparison)):
+        flowing = " ".join(text.split())
+        assert said in flowing
+        assert banner in flowing
+    page = report.to_html(comparison)
+    assert page.index(banner) < page.index("Leaderboard")
+    assert ("How each arm was tuned" in page) == (case != "done")
+
+
+def test_names_at_the_ends_of_curves_keep_apart() -> None:
+    heights = [50.0, 51.0, 52.0, 10.0, 199.0, 200.0]
+    placed = spread_out(heights, 200)
+    ordered = sorted(placed)
+    assert all(b - a >= APART - 1e-9 for a, b in itertools.pairwise(ordered))
+    assert max(placed) <= 200
+    order = sorted(range(6), key=lambda i: heights[i])
+    assert [placed[i] for i in order] == ordered  # none overtakes another
+
+
+def test_controls_stand_apart_with_what_they_told() -> None:
+    for case, told in (("controls", "identical, as it must be"), ("violated", "differs from ce")):
+        comparison = compare(*CASES[case])
+        shown = report.terminal(comparison)
+        lines = shown.splitlines()
+        order = ["null", "identity", "scale", "constant"]
+        start = lines.index(" controls")
+        assert [line.split()[0] for line in lines[start + 1 :] if line[:2] != "  "][:4] == order
+        assert any(line.startswith(" mae") for line in lines[:start])
+        page = report.to_html(comparison)
+        for text in (shown, page, report.to_markdown(comparison), report.to_latex(comparison)):
+            assert told in " ".join(text.split())
+        rows = list(csv.DictReader(io.StringIO(report.to_csv(comparison))))
+        assert [row["control"] for row in rows if row["control"]] == order
+        alarms = page[: page.index("Leaderboard")].count('class="note alarm"')
+        assert alarms == (2 if case == "violated" else 0)
+
+
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_a_forest_has_a_dot_or_an_arrow_with_a_number_for_every_seed(width: int) -> None:
     plan = make_plan(ARMS, seeds=7)
@@ -348,7 +458,7 @@ def test_a_forest_has_a_dot_or_an_arrow_with_a_number_for_every_seed(width: int)
     assert max(xs) <= width
 
 
-@pytest.mark.parametrize("case", ["done", "hostile", "crowd", "huge"])
+@pytest.mark.parametrize("case", ["done", "hostile", "crowd", "huge", "tuned", "hostile tuned"])
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_labels_do_not_collide(case: str, width: int) -> None:
     comparison = compare(*CASES[case])
@@ -356,6 +466,10 @@ def test_labels_do_not_collide(case: str, width: int) -> None:
         drawings = [forest(comparison, task, width)]
         drawings += [response(comparison, task, given, width) for given in task.responses]
         drawings += difference_panels(comparison, task) + curve_panels(comparison, task)
+        tuning = comparison.tuning
+        if tuning:
+            arms = [arm for arm in tuning.arms if arm.task == task.task]
+            drawings.append(best_of(comparison, tuning, arms, width))
         for drawing in drawings:
             assert _collisions(drawing) == []
 

@@ -15,12 +15,11 @@ from harness import sweep as sweeps
 from harness import tune
 from harness.cli import main
 from harness.commands import read_all
-from harness.plan import Plan, Trial, Tuning
-from harness.record import Record
+from harness.plan import Plan
 from harness.space import Range, parse_range, spread
 from harness.store import Store
 from harness.tuned import best_of, results
-from tests.harness.builders import make_plan, make_record
+from tests.harness.builders import tried, tuned_plan
 
 SWEEP = """
 question: Does focal help when both are tuned?
@@ -103,44 +102,6 @@ def test_best_of_n_is_not_defined_where_all_n_may_have_failed() -> None:
 # Choosing, on made-up records.
 
 
-def tuned_plan(*, number: int = 3, anew: bool = False, seeds: int = 2) -> Plan:
-    plan = make_plan(seeds=seeds)
-    tuner = list(range(1000, 1000 + (seeds if anew else 2)))
-    trials = [
-        Trial(
-            cell.task,
-            cell.arm,
-            i,
-            {"optimizer.lr": 0.1**i},
-            {**cell.config, "optimizer": {"lr": 0.1**i}, "trainer": {"test": True}},
-            {seed: f"{cell.arm}-{i}-{seed}" for seed in tuner},
-            {seed: f"{cell.arm}-{i}-final-{seed}" for seed in plan.seeds},
-        )
-        for cell in plan.cells
-        for i in range(number)
-    ]
-    ranges: dict[str, Any] = {arm: {"optimizer.lr": "log(1e-3, 1)"} for arm in plan.arms}
-    tuning = Tuning("val/accuracy", number, tuner, "spread", anew, ranges, trials)
-    cells = [dataclasses.replace(cell, runs={}) for cell in plan.cells]
-    return dataclasses.replace(plan, cells=cells, tuning=tuning)
-
-
-def tried(plan: Plan, values: dict[tuple[str, int, int], float | None]) -> dict[str, Record]:
-    """Records of trials by arm, number and seed; None for one that failed."""
-    assert plan.tuning
-    found = {}
-    for trial in plan.tuning.trials:
-        for seed, run in trial.tried.items():
-            value = values.get((trial.arm, trial.number, seed), 0.5)
-            changes: dict[str, Any] = {"id": run, "seconds": {"total": 2.0}}
-            if value is None:
-                changes |= {"status": "failed", "metrics": {}, "error": "out of luck"}
-            cell = next(c for c in plan.cells if (c.task, c.arm) == (trial.task, trial.arm))
-            cell = dataclasses.replace(cell, runs={seed: run})
-            found[run] = make_record(plan, cell, seed, value or 0.0, **changes)
-    return found
-
-
 def test_the_best_mean_on_validation_is_chosen_and_trained_on_other_seeds() -> None:
     plan = tuned_plan()
     # trial 1 has the best single value, trial 2 the best mean
@@ -148,7 +109,7 @@ def test_the_best_mean_on_validation_is_chosen_and_trained_on_other_seeds() -> N
     records = tried(plan, {**values, ("ce", 2, 1001): 0.7})
     cell = tune.advance(plan, records).cells[0]
     assert cell.config["optimizer"]["lr"] == pytest.approx(0.01)
-    assert cell.runs == {seed: f"ce-2-final-{seed}" for seed in plan.seeds}
+    assert cell.runs == {seed: f"ce.2.final.{seed}" for seed in plan.seeds}
     found = results(plan, records)
     assert found
     assert found.arms[0].chosen == [2]
@@ -174,21 +135,21 @@ def test_a_trial_that_failed_is_never_chosen_over_one_that_did_not() -> None:
         ("ce", 2, 1000): 0.2,
         ("ce", 2, 1001): None,
     }
-    assert tune.advance(plan, tried(plan, values)).cells[0].runs[0] == "ce-1-final-0"
+    assert tune.advance(plan, tried(plan, values)).cells[0].runs[0] == "ce.1.final.0"
 
 
 def test_an_arm_of_which_every_trial_failed_is_trained_with_the_first() -> None:
     plan = tuned_plan()
     gone = {("ce", i, seed): None for i in range(3) for seed in (1000, 1001)}
     settled = tune.advance(plan, tried(plan, dict(gone)))
-    assert settled.cells[0].runs[0] == "ce-0-final-0"
+    assert settled.cells[0].runs[0] == "ce.0.final.0"
     assert settled.settled
 
 
 def test_nothing_is_chosen_while_a_trial_has_to_run() -> None:
     plan = tuned_plan()
     records = tried(plan, {})
-    del records["ce-1-1001"]
+    del records["ce.1.1001"]
     advanced = tune.advance(plan, records)
     assert advanced.cells[0].runs == {}
     assert advanced.cells[1].runs != {}
@@ -200,7 +161,7 @@ def test_each_seed_is_tuned_by_itself_if_that_is_asked_for() -> None:
     plan = tuned_plan(anew=True)
     records = tried(plan, {("ce", 1, 1000): 0.9, ("ce", 2, 1001): 0.8})
     cell = tune.advance(plan, records).cells[0]
-    assert cell.runs == {0: "ce-1-final-0", 1: "ce-2-final-1"}
+    assert cell.runs == {0: "ce.1.final.0", 1: "ce.2.final.1"}
     assert [cell.config_of(s)["optimizer"]["lr"] for s in (0, 1)] == pytest.approx([0.1, 0.01])
 
 

@@ -222,7 +222,9 @@ def cityscapes(root: Path) -> None:
     for part, n in (("train", 6), ("val", 3)):
         for i in range(n):
             key = f"aachen_{i:06}_000019"
-            save(base / "leftImg8bit" / part / "aachen" / f"{key}_leftImg8bit.png", pixels(32, 64, 3))
+            save(
+                base / "leftImg8bit" / part / "aachen" / f"{key}_leftImg8bit.png", pixels(32, 64, 3)
+            )
             ids = np.full((32, 64), 7, np.uint8)  # road, class 0
             ids[:8], ids[8:12], ids[12:16] = 23, 33, 4  # sky 10, bicycle 18, static: not asked
             place = base / "gtFine" / part / "aachen"

@@ -7,7 +7,7 @@ import torch
 
 import losses
 from losses import fused
-from losses.regions import class_sums, mask_sums
+from losses.regions import class_sums, cost_sums, mask_sums
 
 SHAPES = [(), (7,), (4, 5), (2, 3, 4)]
 LOSSES = [
@@ -16,7 +16,23 @@ LOSSES = [
     ("binary_dice", {"denominator": "squared"}),
     ("binary_focal_tversky", {}),
     ("combo", {}),
+    ("balanced_bce", {}),
 ]
+
+
+KINDS = [class_sums, mask_sums, cost_sums]
+
+
+def in_a_row(kind):
+    """The sums of a kind, those that have no gradient last."""
+    if kind is not cost_sums:
+        return kind
+
+    def sums(logits, target, kept, squared=False):
+        inside, outside, others = cost_sums(logits, target, kept)
+        return inside, outside, *others
+
+    return sums
 
 
 def batch(kind, shape, dtype=torch.float64, scale=3.0):
@@ -33,9 +49,12 @@ def batch(kind, shape, dtype=torch.float64, scale=3.0):
 
 
 def gradient(sums, x):
-    """Of the overlap and the predicted, each with slopes of its own, and a look at retaining."""
-    slopes = [torch.linspace(-1, 2, s.numel(), dtype=s.dtype).view_as(s) for s in sums[:2]]
-    first, again = (torch.autograd.grad(sums[:2], x, slopes, retain_graph=True) for _ in range(2))
+    """Of all but the true elements, each with slopes of its own, and a look at retaining."""
+    moved = sums[:-2]
+    slopes = [
+        (k + 1) * torch.linspace(-1, 2, s.numel()).to(s).view_as(s) for k, s in enumerate(moved)
+    ]
+    first, again = (torch.autograd.grad(moved, x, slopes, retain_graph=True) for _ in range(2))
     assert torch.equal(first[0], again[0])
     return first[0]
 
@@ -51,14 +70,14 @@ def plain(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", [class_sums, mask_sums])
+@pytest.mark.parametrize("kind", KINDS)
 def test_sums_and_gradients_are_those_of_the_plain_formula(kind, shape, plain, monkeypatch):
     x, y, half = batch(kind, shape)
     background = [{}, {"include_background": False}] if kind is class_sums else [{}]
     for kept, squared, given in itertools.product((None, half), (False, True), background):
 
         def sums(kept=kept, squared=squared, given=given):
-            return kind(x, y, kept, squared=squared, **given)
+            return in_a_row(kind)(x, y, kept, squared=squared, **given)
 
         expected = plain(sums)
         for piece in (1, 4, 1 << 15):
@@ -72,7 +91,7 @@ def test_sums_and_gradients_are_those_of_the_plain_formula(kind, shape, plain, m
             )
 
 
-@pytest.mark.parametrize("kind", [class_sums, mask_sums])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", [3.0, 60.0, 1e4])
 def test_float32_gradients_keep_their_digits(kind, scale, plain):
     """Confident and saturated logits; against the plain formula in float64, seed 8.
@@ -82,21 +101,21 @@ def test_float32_gradients_keep_their_digits(kind, scale, plain):
     x, y, kept = batch(kind, (6, 6), torch.float32, scale)
     exact, soft = x.detach().double().requires_grad_(), y.double() if y.is_floating_point() else y
     for squared in (False, True):
-        slope = gradient(kind(x, y, kept, squared=squared), x)
-        sums = plain(lambda sq=squared: kind(exact, soft, kept, squared=sq))
+        slope = gradient(in_a_row(kind)(x, y, kept, squared=squared), x)
+        sums = plain(lambda sq=squared: in_a_row(kind)(exact, soft, kept, squared=sq))
         torch.testing.assert_close(slope.double(), gradient(sums, exact), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [class_sums, mask_sums])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_ignored_has_no_gradient(kind):
     x, y, kept = batch(kind, (4, 5))
-    slope = gradient(kind(x, y, kept), x)
+    slope = gradient(in_a_row(kind)(x, y, kept), x)
     over = kept.unsqueeze(1).expand_as(x) if kind is class_sums else kept
     assert (slope[~over] == 0).all()
     assert (slope[over] != 0).any()
 
 
-@pytest.mark.parametrize("kind", [class_sums, mask_sums])
+@pytest.mark.parametrize("kind", KINDS)
 def test_maps_in_any_memory_layout_have_one_gradient(kind):
     x, y, kept = batch(kind, (4, 5))
     if kind is class_sums:
@@ -104,7 +123,7 @@ def test_maps_in_any_memory_layout_have_one_gradient(kind):
     else:
         other = x.detach().mT.contiguous().mT.requires_grad_()
     assert not other.is_contiguous()
-    first, second = (gradient(kind(maps, y, kept), maps) for maps in (x, other))
+    first, second = (gradient(in_a_row(kind)(maps, y, kept), maps) for maps in (x, other))
     torch.testing.assert_close(first, second, rtol=1e-13, atol=0)
 
 
