@@ -42,7 +42,7 @@ from losses.weighting import class_weight, pos_weight
 # isort: split
 # What follows is written by `python -m losses.docs --write`.
 from losses.boundary import binary_boundary, boundary, cl_dice, hausdorff_dt, hausdorff_er
-from losses.boxes import alpha_iou, ciou, diou, eiou, giou, iou, unitbox
+from losses.boxes import alpha_iou, ciou, diou, eiou, giou, iou, siou, unitbox
 from losses.classification import (
     asymmetric,
     bce,

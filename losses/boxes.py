@@ -255,6 +255,33 @@ def eiou(boxes: Tensor, target: Tensor) -> Tensor:
     return pair.loss + _centres_apart(pair, hull) + width + height
 
 
+@loss("siou", target="boxes", source="Gevorgyan 2022, arXiv:2205.12740")
+def siou(boxes: Tensor, target: Tensor, *, theta: AtLeastOne = 4.0) -> Tensor:
+    r"""Intersection over union with costs of distance, by its direction, and of shape,
+    :math:`1 - \frac{I}{U} + \frac{1}{2} \sum_{x, y} \left[1 - e^{-(2 - \Lambda) \rho}
+    + (1 - e^{-\omega})^\theta\right]`.
+
+    Along x :math:`\rho = (c_x - c_x^*)^2 / W^2` and :math:`\omega = |w - w^*| / \max(w, w^*)`, and
+    the same along y with H and h. :math:`\Lambda = \sin 2 a`, where a is the angle at which the
+    centres' line leaves an axis: along an axis a distance costs most. Sides of inverted boxes are
+    negative, as in :func:`eiou`.
+
+    Args:
+        boxes: corners, float [N, 4].
+        target: corners [N, 4], in the same units.
+        theta: the higher, the less a small difference of sides costs; 2 to 6 in the paper.
+    """
+    pair = _pair(boxes, target)
+    shift = _shift(pair)
+    across, up = shift.abs().unbind()
+    sine = ratio(2 * across * up, _squares(shift))
+    distance = ratio(shift.square(), _hull(pair).sides.square())
+    longest = torch.maximum(pair.sides, pair.sides_true)
+    shape = ratio((pair.sides - pair.sides_true).abs(), longest)
+    costs = (-torch.expm1(-shape)) ** theta - torch.expm1((sine - 2) * distance)
+    return pair.loss + costs.sum(0) / 2
+
+
 class _Pair(NamedTuple):
     """Two boxes as rows, lower before upper corners [end, axis, N], and how they overlap."""
 

@@ -83,6 +83,22 @@ def eiou(box, true):
     return diou(box, true) + sum(terms)
 
 
+def siou(box, true, theta=4.0):
+    """By the paper's arcsine; a side or a distance of 0 has no share in the costs."""
+    between = (box[:2] + box[2:]) / 2 - (true[:2] + true[2:]) / 2
+    apart = np.hypot(*between)
+    angle = math.asin(abs(between[1]) / apart) if apart > 0 else 0.0
+    gamma = 2 - (1 - 2 * math.sin(angle - math.pi / 4) ** 2)
+    costs = []
+    for axis, across in enumerate(hull(box, true)):
+        side, side_true = box[axis + 2] - box[axis], true[axis + 2] - true[axis]
+        longest = max(side, side_true)
+        omega = abs(side - side_true) / longest if longest > 0 else 0.0
+        rho = (between[axis] / across) ** 2 if across > 0 else 0.0
+        costs += [1 - math.exp(-gamma * rho), (1 - math.exp(-omega)) ** theta]
+    return iou(box, true) + sum(costs) / 2
+
+
 def each(function):
     return lambda boxes, target, **given: np.array(
         [function(box, true, **given) for box, true in zip(boxes, target, strict=True)]
@@ -97,12 +113,14 @@ REFERENCES = {
     "diou": each(diou),
     "ciou": each(ciou),
     "eiou": each(eiou),
+    "siou": each(siou),
 }
 CASES = [
     *[(name, {}) for name in REFERENCES],
     ("unitbox", {"floor": 0.3}),
     ("alpha_iou", {"alpha": 1.0}),
     ("alpha_iou", {"alpha": 2.5}),
+    ("siou", {"theta": 2.0}),
 ]
 TORCHVISION = {
     "giou": ops.generalized_box_iou_loss,
@@ -172,6 +190,16 @@ def test_relations_between_box_losses():
         torch.testing.assert_close(losses.build(name)(like, target), losses.diou(like, target))
 
 
+def test_siou_of_equal_boxes_costs_most_along_an_axis():
+    """A square of side 4, moved by 1 along an axis or along both."""
+    square = torch.tensor([[0.0, 0.0, 4.0, 4.0]]).double()
+    for move, gamma in (([1.0, 0.0], 2), ([0.0, -1.0], 2), ([1.0, 1.0], 1), ([-1.0, 1.0], 1)):
+        moved = square + torch.tensor(move * 2)
+        rho = torch.tensor(move).double().square() / 25  # the hull is 5 long where it moved
+        expected = losses.iou(moved, square) + (1 - torch.exp(-gamma * rho)).sum() / 2
+        torch.testing.assert_close(losses.siou(moved, square), expected)
+
+
 @pytest.mark.parametrize("name", REFERENCES)
 def test_units_and_places_do_not_matter(name):
     boxes, target = (torch.tensor(b) for b in draw(4))
@@ -204,7 +232,7 @@ def test_tiny_and_huge_boxes_have_finite_gradients_in_float32(name, scale):
     assert boxes.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["giou", "diou", "ciou", "eiou"])
+@pytest.mark.parametrize("name", ["giou", "diou", "ciou", "eiou", "siou"])
 def test_steps_along_the_gradient_bring_boxes_that_lie_apart_together(name):
     """They overlap in the end; how much differs, for GIoU first grows the box and is slow."""
     """They overlap in the end; how much differs, for GIoU first grows the box and is slow."""
