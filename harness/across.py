@@ -27,7 +27,7 @@ def total(number: Tensor) -> Tensor:
 
 def added(tensor: Tensor) -> Tensor:
     """The sum over all processes of tensors of one shape; its gradient reaches all of them."""
-    result: Tensor = all_reduce(tensor)
+    result: Tensor = all_reduce(tensor)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -78,9 +78,8 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument(
             "overrides", nargs="*", help="key=value for all arms, seeds=N, store=PATH"
         )
-        added.add_argument(
-            "--strict", action="store_true", help="exit code 3 if there is any alarm or warning"
-        )
+        help_ = "exit code 3 if there is any alarm or warning"
+        added.add_argument("--strict", action="store_true", help=help_)
         if name == "sweep":
             added.add_argument(
                 "--retry-failed", action="store_true", help="train failed runs again"
@@ -93,12 +92,15 @@ def parser() -> argparse.ArgumentParser:
     for name, words in (
         ("losses", "list losses and penalties, or describe one"),
         ("tasks", "list tasks, their data and metrics"),
-        ("data", "list data sets and their parameters, or describe one"),
+        ("data", "list data sets and their parameters, describe one, or draw it: data show NAME"),
         ("check", "run the conformance suite on a loss, on all, or on those of a Python file"),
     ):
-        command(name, words, overrides=False).add_argument(
+        added = command(name, words, overrides=False)
+        added.add_argument(
             "words", nargs="*", metavar="NAME", help="one entry; plugins=[FILE.py] adds losses"
         )
+        if name == "data":
+            added.add_argument("--out", metavar="FOLDER", help="for pictures (results/data/NAME)")
     atlas = command(
         "atlas", "measure what losses are like; a table, and a page with pictures", overrides=False
     )
@@ -191,6 +193,10 @@ def _run(chosen: argparse.Namespace) -> int:
         from harness.atlas import show as atlas
 
         return atlas(*_names_and_files(chosen.words), chosen.out)
+    elif chosen.command == "data" and chosen.words[:1] == ["show"]:
+        from harness.pictures import show
+
+        return show(chosen.words[1:], chosen.out)
     else:
         return _describe(chosen.command, chosen.words)
     return 0

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import median
 
 from harness import controlled, fairness, statistics, summary, tuned
 from harness.comparison import (
@@ -218,6 +219,11 @@ def _result(
     mine = done[cell.arm]
     baseline = {} if cell.arm == study.plan.baseline else done.get(study.plan.baseline, {})
     curve = summary.curve(metric, mine, baseline, interval=not study.pending) if metric else []
+    cost, base = summary.cost(mine), done.get(study.plan.baseline, {})
+    there = summary.catching_up(metric, mine, base, higher=study.higher) if metric else {}
+    if there:
+        middle = median(there.values())
+        cost = dataclasses.replace(cost, steps_to_baseline=middle, reached=len(there))
     return ArmResult(
         arm=cell.arm,
         planned=len(runs),
@@ -233,7 +239,7 @@ def _result(
         contrast=_contrast(study, (cell.task, cell.arm)),
         runs=runs,
         others=summary.others(mine, study.plan.metric),
-        cost=summary.cost(mine),
+        cost=cost,
         curve=curve,
     )
 

@@ -101,24 +101,32 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Cost:
-    """Means per done run: wall seconds, optimiser steps, parameters, bytes at the peak."""
+    """Means per done run: wall seconds, optimiser steps, parameters, bytes at the peak.
+
+    `steps_to_baseline`: median over seeds of the step at which the curve is first as good as the
+    baseline's last value on that seed, over the `reached` seeds that get there.
+    """
 
     total_seconds: float | None
     train_seconds: float | None
     steps: float | None
     parameters: float | None
     peak_memory: float | None
+    step_seconds: float | None = None
+    steps_to_baseline: float | None = None
+    reached: int = 0
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One setting the tuner tried; `value` is None where the trial failed or has to run."""
+    """One setting the tuner tried; `value` is None where the trial failed, or has to run yet."""
 
     number: int
     settings: dict[str, Any]
     value: float | None
     ids: list[str]
     seconds: float | None
+    failed: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ A class of a mask or box has the same colour in every picture.
 
 import colorsys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from harness import data
@@ -26,21 +28,34 @@ GREY = (128, 128, 128)
 """Of pixels at which nothing is asked."""
 
 
-def show(name: str, given: Mapping[str, Any], folder: str | Path) -> int:
+def show(chosen: Sequence[str], folder: str | Path | None = None) -> int:
     """Write example pictures of a data set to a folder and say what they show.
 
     Of the first items of each part: PART-NUMBER.png, the image, PART-NUMBER-marked.png, the image
     with what is true of it; and PART.png, all of them, each above its marked copy.
 
+    Args:
+        chosen: the data set's name and, as `train` takes them, its parameters, `data.size=[48,64]`.
+        folder: where to; None for results/data/NAME.
+
     Raises:
         ValueError: no such data set, it cannot be loaded, or its items are no images.
     """
+    names = [word for word in chosen if "=" not in word]
+    if len(names) != 1:
+        raise ValueError(f"data show takes one name and data.KEY=VALUE, got {' '.join(chosen)!r}")
+    pairs = (word.split("=", 1) for word in chosen if "=" in word)
+    given = {key.removeprefix("data."): yaml.safe_load(value) for key, value in pairs}
+    return _draw(names[0], given, Path(folder or Path("results") / "data" / names[0]))
+
+
+def _draw(name: str, given: Mapping[str, Any], folder: Path) -> int:
     seeds = seed_tree(0)
     loaded = data.load(name, split_seed=seeds["split"], corrupt_seed=seeds["corruption"], **given)
     shape = list(loaded.train.inputs.shape[1:])
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"{name} has no images [1 or 3, H, W], its items are {shape}")
-    out = Path(folder).expanduser()
+    out = folder.expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
         for part in ("train", "val", "test"):
@@ -53,7 +68,7 @@ def show(name: str, given: Mapping[str, Any], folder: str | Path) -> int:
 def _show_part(loaded: Data, name: str, out: Path) -> None:
     part: Part = getattr(loaded, name)
     rows = torch.arange(min(SHOWN, len(part)))
-    images, target = part.take(rows)
+    images, target = replace(part, normalise=False).take(rows)
     pairs = []
     for item, image in enumerate(images):
         true = {k: v[item] for k, v in target.items()} if isinstance(target, dict) else target[item]
@@ -96,7 +111,7 @@ def marked(image: Tensor, true: Any, kind: str) -> Tensor:
 def _covered(image: Tensor, classes: Tensor) -> Tensor:
     """Colours laid over what belongs to each class above 0."""
     result = image.float()
-    for each in classes.unique().tolist():
+    for each in torch.unique(classes).tolist():
         if each != 0:
             shade = torch.tensor(GREY if each == IGNORE_INDEX else colour(each)).view(3, 1, 1)
             mixed = (1 - COVER) * image + COVER * shade

@@ -74,7 +74,30 @@ def cost(runs: Runs) -> Cost:
         steps=mean(r.steps for r in records),
         parameters=mean(r.parameters for r in records),
         peak_memory=mean(r.peak_memory for r in records),
+        step_seconds=mean(r.seconds["train"] / r.steps for r in records if _timed(r)),
     )
+
+
+def _timed(record: Record) -> bool:
+    return bool(record.steps and record.seconds.get("train"))
+
+
+def catching_up(metric: str, arm: Runs, baseline: Runs, *, higher: bool) -> dict[int, float]:
+    """Per seed the step at which an arm is first as good as the baseline is at its end."""
+    found = {}
+    for seed, record in arm.items():
+        theirs = _points(baseline[seed], metric) if seed in baseline else {}
+        if not theirs:
+            continue
+        goal = theirs[max(theirs)]
+        good = [
+            step
+            for step, value in _points(record, metric).items()
+            if (value >= goal if higher else value <= goal)
+        ]
+        if good:
+            found[seed] = min(good)
+    return found
 
 
 def curve_metric(metric: str, arms: Mapping[str, Runs]) -> str | None:

@@ -137,8 +137,8 @@ def save(wanted: Request, made: Plan) -> None:
 def remember(wanted: Request, made: Plan, plan: Plan, records: Records) -> Plan:
     """`made` with the day each seed was first planned, and those that came after looking (R12).
 
-    A seed comes late if it has no result when it is first planned, while an arm and the baseline
-    are done on another.
+    A seed comes late if an arm and the baseline are done on one that was planned before it. In a
+    sweep that is planned for the first time, those without a result come late if others have one.
 
     Args:
         wanted: the sweep, whose saved plan knows of earlier seeds.
@@ -154,7 +154,8 @@ def remember(wanted: Request, made: Plan, plan: Plan, records: Records) -> Plan:
         known, late = {}, set()
     seen = {seed for task in plan.tasks for seed in _done(plan, task, records)}
     new = [seed for seed in made.seeds if seed not in known]
-    late |= {seed for seed in new if seen and seed not in seen}
+    looked = bool(seen & known.keys())
+    late |= {seed for seed in new if looked or (seen and seed not in seen)}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     planned = known | dict.fromkeys(new, now)
     return dataclasses.replace(made, planned=planned, late=sorted(late))

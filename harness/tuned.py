@@ -56,6 +56,7 @@ def _trial(tuning: Tuning, trial: Trial, records: Records) -> TrialResult:
         value=None if value is None or math.isnan(value) else value,
         ids=list(trial.tried.values()),
         seconds=sum(seconds) if seconds else None,
+        failed=value is not None and math.isnan(value),
     )
 
 

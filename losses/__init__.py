@@ -96,8 +96,9 @@ from losses.pixels import (
     squared_sensitivity_specificity,
     unified_focal,
 )
+from losses.policy import dapo, dr_grpo, grpo, policy_entropy, ppo_clip, ppo_value
 from losses.pooled import batch_dice, binary_batch_dice
-from losses.preference import dapo, dpo, dr_grpo, grpo, ipo, kto, orpo, ppo_clip, simpo
+from losses.preference import dpo, ipo, kto, orpo, simpo
 from losses.projection import clip_weights, max_norm, proximal_l1
 from losses.proxy import (
     arcface,

@@ -144,6 +144,7 @@ def focal(
     target: Tensor,
     *,
     gamma: NonNegative = 2.0,
+    class_gamma: PerClass = None,
     class_weight: ClassWeight = None,
     normalizer: Normalizer = "weight",
 ) -> Parts:
@@ -156,6 +157,8 @@ def focal(
         logits: unnormalised scores, float [N, C, ...].
         target: class indices, int [N, ...].
         gamma: focusing strength; 0 is plain cross-entropy.
+        class_gamma: one per class in its place [C]: lower for rare classes, say, whose items
+            should not be turned down.
         class_weight: factor per class w [C].
         normalizer: see :func:`cross_entropy`.
     """
@@ -163,7 +166,8 @@ def focal(
     rivals = logits.scatter(1, index, torch.finfo(logits.dtype).min)  # [N, C, ...]
     best = rivals.amax(1, keepdim=True).detach()  # the sum of the rivals less this keeps its digits
     log_odds = logits.gather(1, index) - best - (rivals - best).logsumexp(1, keepdim=True)
-    return weighted(focal_term(log_odds.squeeze(1), gamma), target, class_weight, normalizer)
+    strength = class_gamma[target] if isinstance(class_gamma, Tensor) else gamma
+    return weighted(focal_term(log_odds.squeeze(1), strength), target, class_weight, normalizer)
 
 
 @loss(
@@ -225,14 +229,16 @@ def binary_focal(
     return torch.lerp(negative, positive, target)
 
 
-def focal_term(log_odds: Tensor, gamma: float) -> Tensor:
+def focal_term(log_odds: Tensor, gamma: float | Tensor) -> Tensor:
     """(1 - p)^gamma (-log p) for p of these log-odds.
 
     The power is taken in log space: 1 - p loses its digits near p = 1, and its power of a gamma
     below 1 has an infinite gradient at 0.
     """
     log_p = F.logsigmoid(log_odds)
-    return torch.exp(gamma * (log_p - log_odds)) * -log_p if gamma else -log_p
+    if isinstance(gamma, float | int) and gamma == 0:
+        return -log_p
+    return torch.exp(gamma * (log_p - log_odds)) * -log_p
 
 
 @loss(

@@ -29,6 +29,7 @@ from losses.inputs import (
     IGNORING,
     as_declared,
     as_field,
+    as_numbers,
     autocast_off,
     check_fields,
     check_own,
@@ -221,6 +222,7 @@ class Loss:
         self, output: Tensor, target: Tensor, kept: Tensor | None, parameters: dict[str, Any]
     ) -> Parts:
         """The author's maths on what is checked, without what is ignored."""
+        target = as_numbers(self, target, output)
         if kept is not None:
             output = torch.where(over_classes(kept, output), output, 0)
         with autocast_off(output):
@@ -250,7 +252,7 @@ class Loss:
         output, target, kept, given = self.ready(inputs, ignored, parameters)
         with autocast_off(output):
             if self.total is not None and kept is None:
-                total = self.total(output, target, **given)
+                total = self.total(output, as_numbers(self, target, output), **given)
                 if total is not None:
                     return Fraction(total, total.new_full((), self._values_of(output, target)))
             if fused.applies(self, inputs, parameters):

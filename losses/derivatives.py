@@ -9,7 +9,7 @@ Temporaries are overwritten, inputs never.
 import torch
 from torch import Tensor
 
-from losses.arguments import ClassWeight
+from losses.arguments import ClassWeight, PerClass
 from losses.weighting import Normalizer, weight_of, weighted
 
 
@@ -29,9 +29,11 @@ def mixed_cost(logits: Tensor, target: Tensor, larger: Tensor) -> Tensor:
     return logits.clamp(min=0).addcmul_(logits, target, value=-1).sub_(larger)
 
 
-def power(base: Tensor, exponent: float) -> Tensor:
+def power(base: Tensor, exponent: float | Tensor) -> Tensor:
     """base^exponent; torch multiplies for 2 and 3, and this for 4."""
-    return base.square().square_() if exponent == 4 else base.pow(exponent)
+    if isinstance(exponent, float | int) and exponent == 4:
+        return base.square().square_()
+    return base.pow(exponent)
 
 
 def bce(
@@ -211,7 +213,8 @@ def focal(
     logits: Tensor,
     target: Tensor,
     *,
-    gamma: float = 2.0,
+    gamma: float | Tensor = 2.0,
+    class_gamma: PerClass = None,
     class_weight: ClassWeight = None,
     normalizer: Normalizer = "weight",
 ) -> tuple[Tensor, ...]:
@@ -224,8 +227,9 @@ def focal(
     q, best, log_total = softmax_of(rivals)
     log_odds = logits.gather(1, index) - best - log_total
     p, rest, larger = sides(log_odds)
+    gamma = class_gamma[index] if isinstance(class_gamma, Tensor) else gamma
     cost, weight = costs(log_odds, larger)[0], power(rest, gamma)
-    rise = torch.addcmul(rest, p, cost, value=gamma).mul_(weight)
+    rise = rest.addcmul_(p.mul_(gamma), cost).mul_(weight)
     slope = q.mul_(rise).scatter_(1, index, -rise)
     return _weighted(weight.mul_(cost).squeeze(1), slope, target, class_weight, normalizer)
 

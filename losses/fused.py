@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from losses.inputs import over_classes
+from losses.inputs import as_numbers, over_classes
 
 if TYPE_CHECKING:
     from losses.core import Loss
@@ -119,6 +119,7 @@ def _piece(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Values, derivative and counts of one piece, nothing of what is ignored in any of them."""
     assert entry.derivative is not None
+    y = as_numbers(entry, y, x)
     if mask is None:
         values, derivative, *given = entry.derivative(x, y, **parameters)
         return values, derivative, given[0] if given else None

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 IGNORE_INDEX = -100
 IGNORING = ("index", "index or probabilities", "probabilities", "ordinal", "binary")
 """Kinds of targets in which an item can be marked as not counting."""
-
+NUMBERS = ("binary", "real", "boxes", "place")
+"""Kinds of targets that are numbers, of whatever dtype."""
 
 AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")  # to ask torch for them breaks compiling in 2.11
 
@@ -113,7 +114,10 @@ def upcast(tensor: Tensor) -> Tensor:
 
 
 def as_declared(entry: "Loss", output: Tensor, target: Tensor, kept: Tensor | None) -> Tensor:
-    """Target in the dtype and encoding the author's function expects; values are checked."""
+    """Target in the encoding the author's function expects; values are checked.
+
+    Its dtype is left to :func:`as_numbers`.
+    """
     if entry.output_within:
         counted = output if kept is None else torch.where(over_classes(kept, output), output, 0)
         _check_range(entry, counted, entry.output_within, f"outputs {entry.output_within}")
@@ -122,26 +126,32 @@ def as_declared(entry: "Loss", output: Tensor, target: Tensor, kept: Tensor | No
     if entry.target in ("real", "boxes"):
         if entry.within:
             _check_range(entry, target, entry.within, f"targets {entry.within}")
-        return target.to(output.dtype)
+        return target
     if entry.target == "binary":
         _check_range(entry, target, Bounds(0, 1), "targets in [0, 1]")
-        return target.to(output.dtype)
+        return target
     if entry.target == "place":
         last = output.shape[1] - 1
         _check_range(entry, target, Bounds(0, last), f"places from 0 to {last}")
-        return target.to(output.dtype)
+        return target
     if target.is_floating_point():
         _check_range(entry, target, Bounds(0, 1), "probabilities in [0, 1]")
         if _readable(target):
             sums = target.sum(1)
             _check_range(entry, sums, Bounds(0.99, 1.01), "probabilities that sum to 1 over C")
-        return target.to(output.dtype)
+        return target
     classes = output.shape[1] + (entry.target == "ordinal")
     _check_range(entry, target, Bounds(0, classes - 1), f"class indices below {classes}")
     target = target.long()
     if entry.target == "probabilities":
         return F.one_hot(target, classes).movedim(-1, 1).to(output.dtype)
     return target
+
+
+def as_numbers(entry: "Loss", target: Tensor, output: Tensor) -> Tensor:
+    """A target, or a piece of one, in the output's dtype, unless it holds indices."""
+    numbers = entry.target in NUMBERS or target.is_floating_point()
+    return target.to(output.dtype) if numbers else target
 
 
 def fitted(entry: "Loss", key: str, value: Any, output: Tensor) -> Any:
@@ -222,7 +232,11 @@ def kept_items(entry: "Loss", target: Tensor, ignore_index: int) -> Tensor | Non
         smallest, largest = _extremes(target)
         if not smallest <= ignore_index <= largest:
             return None
-    return target.long() != ignore_index  # a uint8 target would wrap -100 to 156
+    if target.dtype is not torch.bool:  # a bool becomes int64, a uint8 would wrap -100 to 156
+        held = torch.iinfo(target.dtype)
+        if not held.min <= ignore_index <= held.max:
+            return None
+    return target != ignore_index
 
 
 def over_classes(kept: Tensor, output: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ def _back_to_mask_(
 def _back_to_costs_(
     p: Tensor,
     y: Tensor,
-    squared: bool,
+    _: bool,
     by_inside: Tensor,
     by_outside: Tensor,
     by_both: Tensor,

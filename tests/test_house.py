@@ -19,7 +19,12 @@ SOURCES = [path for package in PACKAGES.values() for path in package]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 TOP = {"README.md", "pyproject.toml", "configs", "harness", "losses", "scripts", "tests"}
 TORCH_FREE = ("cli", "compare", "launch", "plan", "record", "report", "statistics", "store")
-DISTRIBUTIONS = {"hydra": "hydra-core", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "faster_coco_eval": "faster-coco-eval",
+    "hydra": "hydra-core",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 MACHINE = [
     r"/(home|Users|root|work|mnt|media|tmp|opt)/\w",  # a folder of somebody's
     r"\b[A-Z]:\\\w",

@@ -1,5 +1,6 @@
 """Data sets made of composed scenes, see :mod:`harness.data.scenes`: maps of classes, and masks."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -44,7 +45,7 @@ def composed(
     first, second, third = (int(n) for n in numbers)
     parts = scenes_of(seed, look, (first, second, third))
     bounds = np.cumsum([0, *map(len, parts)])
-    train, val, test = (np.arange(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+    train, val, test = (np.arange(a, b) for a, b in itertools.pairwise(bounds))
     return [scene for part in parts for scene in part], (train, val, test)
 
 
@@ -92,7 +93,7 @@ def digit_scenes(
 ) -> Raw:
     """Which digit does each pixel belong to, if any? Photographs with one to three digits drawn on.
 
-    Images [3, 32, 48] and maps of 11 classes, 0 the background; a tenth of the pixels is foreground.
+    Images [3, 32, 48] and maps of 11 classes, 0 the background; 1 pixel in 11 is foreground.
     Digits are split 60/20/20 within each class and photographs by columns before composing, so that
     nothing is seen in two parts. A digit may be in several scenes of a part.
 
@@ -115,15 +116,15 @@ def rare_digit_scenes(
     split_seed: int,
     *,
     size: Sequence[Count] = (32, 48),
-    digit_size: Sequence[Count] = (10, 16),
+    digit_size: Sequence[Count] = (12, 16),
     number: Sequence[Whole] = (1, 3),
     foreground: Sequence[Digit] = (3, 8),
     grey: bool = False,
-    scenes: Sequence[Count] = (320, 150, 150),
+    scenes: Sequence[Count] = (400, 150, 150),
 ) -> Raw:
     """Which pixels belong to a three or an eight? Other digits are there to be told from them.
 
-    Images [3, 32, 48] and masks; about 1 pixel in 75 is foreground, and two scenes of three have
+    Images [3, 32, 48] and masks; about 1 pixel in 60 is foreground, and two scenes of three have
     none. Composed as digit_scenes are.
 
     Args:

@@ -18,7 +18,7 @@ from harness.data.split import Array, generator, random_split
 
 PHOTOS = ("china.jpg", "flower.jpg")
 COLUMNS = ((0, 400), (416, 520), (536, 640))
-"""Of each photograph, 640 wide: to train, validate and test on. A gap is wider than a JPEG block."""
+"""Of each photograph, 640 wide: to train, validate and test on, with gaps between."""
 SOURCE = f"{DIGITS}; photographs china.jpg (danielbuechele) and flower.jpg (vultilion), flickr.com"
 LICENCE = f"{CC_BY} (digits), CC BY 2.0 (photographs)"
 TRIES = 50
@@ -179,7 +179,8 @@ def _enlarged(row: int, side: int) -> Array:
     """Ink of a digit of 8 x 8 pixels, enlarged bilinearly, float64 [side, side] in [0, 1]."""
     places = np.clip((np.arange(side) + 0.5) * 8 / side - 0.5, 0, 7)
     weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(8)))  # [side, 8]
-    return weights @ digit_images()[0][row, 0] @ weights.T
+    enlarged: Array = weights @ digit_images()[0][row, 0] @ weights.T
+    return enlarged
 
 
 def _free_place(rng: np.random.Generator, ink: Array, taken: Array) -> tuple[int, int] | None:

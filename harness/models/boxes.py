@@ -106,6 +106,8 @@ def centre_sampled(
         ranges: the farthest side of an object must lie between these two distances, [L] each.
     """
     boxes = target["boxes"].to(points)
+    if boxes.shape[1] == 0:
+        return torch.full((len(boxes), len(points)), -1, device=points.device)
     sides = distances(points[:, None], boxes[:, None])  # [N, L, M, 4]
     centres = (boxes[..., :2] + boxes[..., 2:]) / 2
     apart = (points[:, None] - centres[:, None]).abs().amax(-1)  # [N, L, M]

@@ -12,14 +12,13 @@ from losses.arguments import Count
 
 
 @model("unet", gives="map")
-def unet(
-    input_shape: Shape, outputs: int, *, channels: Count = 12, depth: Count = 3
-) -> nn.Module:
+def unet(input_shape: Shape, outputs: int, *, channels: Count = 12, depth: Count = 3) -> nn.Module:
     """A U-Net: convolutions on ever smaller maps, then back up beside what was seen on the way.
 
-    Two 3x3 convolutions per level, each followed by batch normalisation and ReLU; 2x2 max-pooling
-    down, nearest neighbours up. After Ronneberger et al. 2015, arXiv:1505.04597. Normalising each
-    image by itself would not tie an item's output to its batch, and learns far more slowly.
+    Two 3x3 convolutions per level on the way down and one on the way up, each followed by batch
+    normalisation and ReLU; 2x2 max-pooling down, nearest neighbours up. After Ronneberger et al.
+    2015, arXiv:1505.04597. Normalising each image by itself would not tie an item's output to its
+    batch, and learns far more slowly.
 
     Args:
         input_shape: [C, H, W], each of H and W at least 2 to the depth.
@@ -44,7 +43,7 @@ class UNet(nn.Module):
         super().__init__()
         widths = [channels * 2**level for level in range(depth + 1)]
         pairs = list(itertools.pairwise(widths))
-        self.down = nn.ModuleList(_block(a, b) for a, b in [(inputs, channels), *pairs])
+        self.down = nn.ModuleList(_block(a, b, b) for a, b in [(inputs, channels), *pairs])
         self.up = nn.ModuleList(_block(a + b, a) for a, b in reversed(pairs))
         self.head = nn.Conv2d(channels, outputs, kernel_size=1)
 
@@ -88,9 +87,10 @@ class BatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked += 1
 
 
-def _block(inputs: int, outputs: int) -> nn.Module:
+def _block(*widths: int) -> nn.Sequential:
+    """A 3x3 convolution, normalisation and ReLU from each width to the next."""
     layers: list[nn.Module] = []
-    for width in (inputs, outputs):
-        convolution = nn.Conv2d(width, outputs, kernel_size=3, padding=1, bias=False)
+    for inputs, outputs in itertools.pairwise(widths):
+        convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
         layers += [convolution, BatchNorm(outputs), nn.ReLU()]
     return nn.Sequential(*layers)

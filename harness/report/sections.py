@@ -22,8 +22,10 @@ def cost(comparison: Comparison) -> list[Safe]:
         "arm",
         "seconds",
         "× baseline",
-        "training only",
+        "ms per step",
+        "step × baseline",
         "steps",
+        "steps to its score",
         "parameters",
         "memory",
     )
@@ -31,13 +33,16 @@ def cost(comparison: Comparison) -> list[Safe]:
     for task in comparison.tasks:
         base = task.arm(comparison.baseline)
         whole = base.cost.total_seconds if base else None
+        step = base.cost.step_seconds if base else None
         rows = [
             [
                 result.arm,
                 style.seconds(mine.total_seconds),
                 f"{mine.total_seconds / whole:.2f}" if whole and mine.total_seconds else "–",
-                style.seconds(mine.train_seconds),
+                style.seconds(1000 * mine.step_seconds if mine.step_seconds else None),
+                f"{mine.step_seconds / step:.2f}" if step and mine.step_seconds else "–",
                 style.amount(mine.steps),
+                _reached(result),
                 style.amount(mine.parameters),
                 style.memory(mine.peak_memory),
             ]
@@ -47,7 +52,20 @@ def cost(comparison: Comparison) -> list[Safe]:
         ]
         if rows:
             made.append(table(head, rows, caption=_caption(comparison, task, "mean per done run")))
-    return made
+    text = (
+        "Steps to its score: median step at which the validation curve is first as good as the "
+        "baseline's is at its end on the same seed; in brackets how many seeds get there."
+    )
+    return [*made, element("p", text, class_="soft")] if made else []
+
+
+def _reached(result: ArmResult) -> str:
+    """Steps to the baseline's score, and how many seeds got there where not all did."""
+    mine = result.cost
+    if mine.steps_to_baseline is None:
+        return style.NOTHING
+    few = f" ({mine.reached} of {result.done})" if mine.reached < result.done else ""
+    return f"{style.amount(mine.steps_to_baseline)}{few}"
 
 
 def controls(comparison: Comparison) -> list[Safe]:

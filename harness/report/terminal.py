@@ -33,7 +33,9 @@ def _legend(comparison: Comparison) -> list[str]:
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> str:
-    return textwrap.fill(style.clean(text), width, subsequent_indent=indent)
+    # textwrap counts characters: those that take two columns count as two
+    counted = "".join(f"{c}\0" if style.columns(c) > 1 else c for c in style.clean(text))
+    return textwrap.fill(counted, width, subsequent_indent=indent).replace("\0", "")
 
 
 def _painted(text: str, kind: str, color: bool) -> str:

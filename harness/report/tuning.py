@@ -89,7 +89,7 @@ def rows(tuning: TuningResult, most: int = MOST_SIZES) -> list[list[str]]:
             [
                 style.clean(name(tuning, arm)),
                 *(style.number(values[n - 1], places) for n in sizes(tuning.number, most)),
-                f"{sum(trial.value is None for trial in arm.trials)}",
+                f"{sum(trial.failed for trial in arm.trials)}",
                 style.seconds(arm.seconds),
                 style.clean(chosen(arm)),
             ]
@@ -118,7 +118,9 @@ def section(comparison: Comparison) -> list[Safe]:
     tuning = comparison.tuning
     if tuning is None:
         return []
-    plain = [[row[0], *row[1:-1], element("code", row[-1])] for row in rows(tuning)]
+    names = head(tuning)
+    names = [names[0], names[-1], *names[1:-1]]
+    plain = [[row[0], element("code", row[-1]), *row[1:-1]] for row in rows(tuning)]
     drawn = []
     for task in dict.fromkeys(arm.task for arm in tuning.arms):
         arms = [arm for arm in tuning.arms if arm.task == task and any(_points(arm))]
@@ -131,7 +133,7 @@ def section(comparison: Comparison) -> list[Safe]:
     return [
         element("p", element("strong", style.variance(comparison)), class_="note"),
         element("p", summary(tuning), class_="soft"),
-        table(head(tuning), plain, caption="Chosen values and cost", class_="tuned"),
+        table(names, plain, caption="Chosen values and cost", class_="whole"),
         *([element("p", text, class_="soft"), *drawn] if drawn else []),
         *(_trials(tuning, arm) for arm in tuning.arms),
     ]
@@ -144,7 +146,7 @@ def _trials(tuning: TuningResult, arm: TunedArm) -> Safe:
         [
             element("span", f"{trial.number}", class_="strong" if picked else None),
             element("code", settings(trial.settings)),
-            style.number(trial.value, places),
+            "failed" if trial.failed else style.number(trial.value, places),
             style.seconds(trial.seconds),
             _picked(arm, trial),
             element("code", ", ".join(trial.ids)),
@@ -154,7 +156,7 @@ def _trials(tuning: TuningResult, arm: TunedArm) -> Safe:
     ]
     names = ("trial", "settings", tuning.metric, "seconds", "chosen", "runs")
     words = f"{name(tuning, arm)}: {len(arm.trials)} trials, {style.seconds(arm.seconds)} s"
-    return details(words, table(names, found, numeric=False))
+    return details(words, table(names, found, numeric=False, class_="whole"))
 
 
 def _picked(arm: TunedArm, trial: TrialResult) -> str:

@@ -8,6 +8,7 @@ images together, so that batches do not matter.
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -16,6 +17,9 @@ from harness.models.boxes import Detections, paired_iou, present
 from losses.inputs import IGNORE_INDEX
 
 OVERLAP = 0.5
+OVERLAPS: list[float] = np.linspace(0.5, 0.95, 10).tolist()
+RECALLS: list[float] = np.linspace(0, 1, 101).tolist()
+"""As COCO has them; torchmetrics' own are rounded to float32, which moves a mean by up to .001."""
 
 
 class Coco(Metric):
@@ -47,10 +51,13 @@ class Coco(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """All of them by name."""
+        import faster_coco_eval  # noqa: F401 - or torchmetrics would not say which one it lacks
         from torchmetrics.detection import MeanAveragePrecision  # 2 s
 
         metric = MeanAveragePrecision(
             backend="faster_coco_eval",
+            iou_thresholds=OVERLAPS,
+            rec_thresholds=RECALLS,
             max_detection_thresholds=[1, 10, 100],
             sync_on_compute=False,
         )

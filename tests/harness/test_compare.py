@@ -444,6 +444,26 @@ def test_cost_is_the_mean_of_done_runs(plan: Plan, records: Records) -> None:
     assert cost.peak_memory == 310_000_000  # a record without it does not count as 0
 
 
+def test_steps_to_the_score_of_the_baseline(plan: Plan, records: Records) -> None:
+    """Curves rise by the same share per evaluation, so that a better arm gets there earlier."""
+    comparison = compare(plan, records)
+    cells = {cell.arm: cell for cell in plan.cells}
+    expected = []
+    for seed in plan.seeds:
+        goal = records[cells["ce"].runs[seed]].curve[-1]["val/accuracy"]
+        curve = records[cells["focal"].runs[seed]].curve
+        expected += [next((p["step"] for p in curve if p["val/accuracy"] >= goal), math.inf)]
+    focal, ce, mae = (arm(comparison, name).cost for name in ("focal", "ce", "mae"))
+    reached = [step for step in expected if step < math.inf]
+    assert focal.steps_to_baseline == np.median(reached)
+    assert focal.reached == len(reached)
+    assert (ce.steps_to_baseline, ce.reached) == (510, 10)
+    assert (mae.steps_to_baseline, mae.reached) == (None, 0)
+    assert focal.steps_to_baseline < 510
+    run = records[cells["mae"].runs[0]]
+    assert mae.step_seconds == pytest.approx(run.seconds["train"] / run.steps)
+
+
 def test_records_of_other_sweeps_do_not_matter(plan: Plan, records: Records) -> None:
     stranger = dataclasses.replace(next(iter(records.values())), id="x", metrics={})
     assert compare(plan, records | {"x": stranger}) == compare(plan, records)

@@ -18,9 +18,10 @@ from harness.compose import compose
 from harness.config import RunConfig
 from harness.data import Part
 from harness.doctor import fitting
-from harness.prepare import Prepared, prepare, probe
-from harness.run import run
+from harness.prepare import prepare, probe
+from harness.run import _trainer, quiet, run
 from harness.store import Store
+from harness.tasks.base import Task
 from harness.tasks.embedding import Embedding, Settings, balanced, triplets, views
 from tests.harness.spine import python, records
 
@@ -249,21 +250,21 @@ def test_losses_are_given_unit_vectors_where_that_is_asked_for() -> None:
 OWN = [name for name in fitting("embedding/digits") if losses.get(name).own]
 
 
-def stepped(name: str, *overrides: str) -> tuple[Prepared, dict[str, Tensor], Any]:
-    """After one step of the optimiser; its own tensors before it."""
-    made = prepare(config(f"loss={name}", *overrides))
-    task = made.task
+def stepped(name: str, *overrides: str) -> tuple[Task, dict[str, Tensor], Any]:
+    """After one step of a training; its own tensors before it, and the optimiser."""
+    chosen = config(f"loss={name}", "data.train_size=64", "trainer.epochs=1", *overrides)
+    task = prepare(chosen).task
     before = {k: p.detach().clone() for k, p in task.objective.named_parameters()}
-    optimizer = task.configure_optimizers()
-    task.objective(task.compare(*next(iter(task.batches))), task.model).total.backward()
-    optimizer.step()
-    return made, before, optimizer
+    with torch.random.fork_rng(), quiet():
+        trainer = _trainer(chosen, (), 1)
+        trainer.fit(task)
+    assert trainer.global_step == 1
+    return task, before, trainer.optimizers[0]
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_own_tensors_are_trained_and_kept(name: str) -> None:
-    made, before, optimizer = stepped(name, "optimizer.own_lr=0.5")
-    task = made.task
+    task, before, optimizer = stepped(name, "optimizer.own_lr=0.5")
     after = dict(task.objective.named_parameters())
     assert after.keys() == before.keys() != set()
     for key, tensor in after.items():

@@ -16,7 +16,7 @@ from harness.compare import compare
 from harness.comparison import Comparison
 from harness.plan import Plan
 from harness.record import Record
-from harness.report import style
+from harness.report import style, tuning
 from harness.report.exports import escape_latex, escape_markdown
 from harness.report.figures import NARROW, WIDE, forest, positions, response
 from harness.report.markup import VOID, element
@@ -398,6 +398,14 @@ def test_tuned_arms_show_their_choice_and_every_trial() -> None:
     assert found == pytest.approx([0.5, 0.51, 0.52] * 3)
 
 
+def test_trials_that_wait_are_not_called_failed() -> None:
+    for case, failed in (("tuning", "0"), ("all trials failed", "3")):
+        comparison = compare(*CASES[case])
+        assert comparison.tuning
+        column = tuning.head(comparison.tuning).index("failed")
+        assert {row[column] for row in tuning.rows(comparison.tuning)} == {failed}
+
+
 @pytest.mark.parametrize(
     ("case", "said", "banner"),
     [
@@ -434,7 +442,7 @@ def test_controls_stand_apart_with_what_they_told() -> None:
         lines = shown.splitlines()
         order = ["null", "identity", "scale", "constant"]
         start = lines.index(" controls")
-        assert [line.split()[0] for line in lines[start + 1 :] if line[:2] != "  "][:4] == order
+        assert [x.split()[0] for x in lines[start + 1 :] if x and x[:2] != "  "][:4] == order
         assert any(line.startswith(" mae") for line in lines[:start])
         page = report.to_html(comparison)
         for text in (shown, page, report.to_markdown(comparison), report.to_latex(comparison)):
@@ -466,10 +474,10 @@ def test_labels_do_not_collide(case: str, width: int) -> None:
         drawings = [forest(comparison, task, width)]
         drawings += [response(comparison, task, given, width) for given in task.responses]
         drawings += difference_panels(comparison, task) + curve_panels(comparison, task)
-        tuning = comparison.tuning
-        if tuning:
-            arms = [arm for arm in tuning.arms if arm.task == task.task]
-            drawings.append(best_of(comparison, tuning, arms, width))
+        result = comparison.tuning
+        if result:
+            arms = [arm for arm in result.arms if arm.task == task.task]
+            drawings.append(best_of(comparison, result, arms, width))
         for drawing in drawings:
             assert _collisions(drawing) == []
 

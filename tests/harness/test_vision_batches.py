@@ -20,6 +20,7 @@ from harness.data.lazy import LazyPart
 from harness.run import run
 from harness.store import Store
 from tests.harness import tiny
+from tests.harness.spine import python, records
 
 KINDS = {"image_folder": [32, 32], "image_masks": [20, 30], "coco_json": [40, 60]}
 CHANGES = ("none", "flip", "crop", "crop_flip", "zoom_flip")
@@ -250,3 +251,17 @@ def test_a_run_is_the_same_however_its_pictures_are_had(precision: str, tmp_path
         assert record.fingerprints == records[0].fingerprints
     plain = run(compose([*base, "data.augment=none"]), Store(tmp_path / "plain"))
     assert plain.curve != records[0].curve
+
+
+def test_two_processes_train_as_one_on_pictures_that_are_read(tmp_path: Path) -> None:
+    """In float64, of batches that they share unequally; sums are taken in another order."""
+    path = tiny.folder(tmp_path / "own", n=15)
+    given = [*RUN, f"data.path={path}", "data.memory=0", "trainer.precision=64-true"]
+    given += ["trainer.batch_size=5", "trainer.accelerator=cpu"]
+    alone = run(compose(given), Store(tmp_path / "alone"))
+    several = ["trainer.workers=1", "trainer.devices=2", "trainer.strategy=ddp"]
+    done = python(["-m", "harness", "train", *given, *several, "store=both"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    (both,) = records(tmp_path / "both").values()
+    assert both["id"] == alone.id
+    assert both["metrics"] == pytest.approx(alone.metrics, rel=1e-6)

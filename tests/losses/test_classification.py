@@ -13,6 +13,8 @@ from torch.nn import functional as F
 import losses
 from tests.losses.oracle import WEIGHTS, assert_agrees, examples, rows
 
+GAMMAS = [0.0, 0.5, 2.0, 3.5]
+
 
 def cross_entropy(x, y, class_weight=None, smoothing=0.0):
     classes = x.shape[1]
@@ -30,11 +32,12 @@ def bce(x, y, pos_weight=1.0):
     return -pos_weight * y * sp.log_expit(x) - (1 - y) * sp.log_expit(-x)
 
 
-def focal(x, y, gamma=2.0, class_weight=None):
+def focal(x, y, gamma=2.0, class_gamma=None, class_weight=None):
     weight = np.ones(x.shape[1]) if class_weight is None else class_weight
+    gammas = np.full(x.shape[1], gamma) if class_gamma is None else class_gamma
     p = sp.softmax(x, 1)
     pairs = zip(p, y, strict=True)
-    return np.array([-weight[t] * (1 - row[t]) ** gamma * math.log(row[t]) for row, t in pairs])
+    return np.array([-weight[t] * (1 - row[t]) ** gammas[t] * math.log(row[t]) for row, t in pairs])
 
 
 def binary_focal(x, y, gamma=2.0, alpha=None):
@@ -100,6 +103,7 @@ CASES = [
     ("bce", {"pos_weight": 3.0}),
     ("focal", {"gamma": 0.5}),
     ("focal", {"gamma": 3.5, "class_weight": WEIGHTS}),
+    ("focal", {"class_gamma": GAMMAS, "class_weight": WEIGHTS}),
     ("binary_focal", {"gamma": 0.5, "alpha": 0.25}),
     ("binary_focal", {"gamma": 1.0, "alpha": 1.0}),
     ("multilabel_bce", {"pos_weight": WEIGHTS}),

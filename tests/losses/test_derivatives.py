@@ -8,6 +8,7 @@ from losses import fused
 from losses.inputs import IGNORE_INDEX
 
 WEIGHTS = [0.5, 2.0, 0.0, 3.0]
+GAMMAS = [0.0, 0.5, 2.0, 4.0]
 COUNTS = [90.0, 9.0, 0.0, 1.0]
 SETTINGS = [
     *(("binary_focal", {"gamma": gamma}) for gamma in (0.0, 0.5, 1.0, 3.0, 4.0, 2.5)),
@@ -29,6 +30,7 @@ SETTINGS = [
     ("cross_entropy", {"smoothing": 0.1, "class_weight": WEIGHTS, "normalizer": "count"}),
     *(("focal", {"gamma": gamma, "class_weight": WEIGHTS}) for gamma in (0.0, 0.5, 3.0)),
     ("focal", {"class_weight": WEIGHTS, "normalizer": "count"}),
+    ("focal", {"class_gamma": GAMMAS}),
     ("poly1", {"epsilon": -1.0, "class_weight": WEIGHTS}),
     ("poly1", {"epsilon": 0.0}),
     ("kl", {}),

@@ -1,5 +1,7 @@
 """Value and gradient in one pass: what autograd, transforms and a retained graph may ask of it."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -35,6 +37,28 @@ def test_a_retained_graph_gives_the_gradient_again():
     value = losses.binary_focal(logits, target, **GAMMA)
     first, second = (torch.autograd.grad(2 * value, logits, retain_graph=True) for _ in range(2))
     assert torch.equal(first[0], second[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
+def test_masks_of_any_dtype_are_numbers_a_piece_at_a_time(dtype, monkeypatch):
+    logits, target = batch()
+    target = target.clamp(min=0)
+    entry, seen = losses.get("binary_focal"), []
+
+    def derivative(x, y, **given):
+        seen.append(y.dtype)
+        return entry.derivative(x, y, **given)
+
+    expected = losses.binary_focal(logits, target.double(), **GAMMA)
+    watched = dataclasses.replace(entry, derivative=derivative)
+    monkeypatch.setitem(fused.PIECE, "cpu", 8)
+    ready = watched.ready((logits, target.to(dtype)), -100, GAMMA)
+    assert ready[1].dtype == dtype  # not yet converted as a whole
+    value = watched.divide(watched.fraction(logits, target.to(dtype), **GAMMA))
+    torch.testing.assert_close(value, expected)
+    assert seen == [torch.float64] * 3
+    slopes = [torch.autograd.grad(v, logits)[0] for v in (value, expected)]
+    torch.testing.assert_close(*slopes)
 
 
 def test_second_derivatives_are_those_of_the_plain_formula(plain):
