@@ -12,9 +12,10 @@ from harness.config import RunConfig, differences, outcome, run_id
 from harness.paths import config_dir
 from harness.plan import Cell, Direction, Plan
 from harness.prepare import check_fit, load_data, probe
-from harness.run import check_trainer, rehearse
+from harness.run import rehearse
 from harness.sweep import Request
 from harness.sweepfile import is_option, read, seeds_of
+from harness.trainer import check_trainer
 from losses.arguments import nearest
 
 Resolved = dict[str, dict[str, RunConfig]]

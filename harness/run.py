@@ -1,20 +1,14 @@
-"""From a checked config to a record: the only file that knows the Trainer."""
+"""From a checked config to a record."""
 
-import contextlib
 import datetime
-import logging
-import os
 import time
 import traceback
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch import Callback, LightningModule
 
 from harness import models, provenance, samples
 from harness.batches import Batches
@@ -26,16 +20,12 @@ from harness.store import Store, StoreError, write_atomically
 from harness.tasks._shown import pictures
 from harness.tasks.base import Diverged, Task
 from harness.trackers import Tracker, check_trackers, open_trackers
+from harness.trainer import fit, follows, make_trainer, quiet
 
 REHEARSED = 40
 """Least number of steps that are timed to tell how long a run takes."""
 FEW, JUDGED = 8, 256
 """Steps of a short fit, and items that are judged, where a whole epoch would take too long."""
-
-
-def progress_bar() -> Callback:
-    """A bar of epochs on stderr."""
-    return TQDMProgressBar(refresh_rate=20)
 
 
 def rehearse(config: RunConfig) -> tuple[float, float]:
@@ -60,7 +50,7 @@ def _timed_fit(config: RunConfig, epochs: int, steps: int | None = None) -> floa
     started = time.perf_counter()
     prepared = prepare(config)
     with torch.random.fork_rng(), quiet():
-        _fit(_trainer(config, (), epochs, steps), prepared.task)
+        fit(make_trainer(config, (), epochs, steps), prepared.task)
     seconds = time.perf_counter() - started
     for part in (prepared.data.val, prepared.data.test):
         started, judged = time.perf_counter(), part.first(JUDGED) if steps else part
@@ -68,17 +58,6 @@ def _timed_fit(config: RunConfig, epochs: int, steps: int | None = None) -> floa
         prepared.task.references(judged)
         seconds += (time.perf_counter() - started) * len(part) / len(judged)
     return seconds
-
-
-def _fit(trainer: Trainer, task: Task) -> None:
-    """Train, and leave the model where it was trained: a Trainer takes it from a GPU at its end."""
-    trainer.fit(task)
-    task.to(trainer.strategy.root_device)
-
-
-def follows() -> bool:
-    """Whether this process was started by the first one of a run on several devices."""
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def run_once(
@@ -153,7 +132,7 @@ class _Mirror(Callback):
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self.trackers = trackers
 
-    def on_validation_end(self, _: Trainer, task: LightningModule) -> None:
+    def on_validation_end(self, _: Any, task: LightningModule) -> None:
         assert isinstance(task, Task)
         point = {name: value for name, value in task.curve[-1].items() if "/" in name}
         for tracker in self.trackers:
@@ -167,7 +146,7 @@ class _References(Callback):
         self.parts = parts
         self.found: dict[str, dict[str, float]] = {}
 
-    def on_fit_start(self, _: Trainer, task: LightningModule) -> None:
+    def on_fit_start(self, _: Any, task: LightningModule) -> None:
         assert isinstance(task, Task)
         for split, part in self.parts.items():
             for name, metrics in task.references(part).items():
@@ -196,8 +175,8 @@ def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callbac
     started = time.perf_counter()
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(prepared.seeds["dropout"])
-        trainer = _trainer(config, [*callbacks, references], config.trainer.epochs)
-        _fit(trainer, task)
+        trainer = make_trainer(config, [*callbacks, references], config.trainer.epochs)
+        fit(trainer, task)
     facts["steps"] = trainer.global_step
     facts["seconds"] = {"train": time.perf_counter() - started}
     val = task.evaluate(prepared.data.val)
@@ -223,31 +202,6 @@ def _keep_samples(task: Task, part: Part, run: str, store: Store) -> None:
         samples.write(store, run, kept)
 
 
-def _trainer(
-    config: RunConfig, callbacks: Sequence[Callback], epochs: int, steps: int | None = None
-) -> Trainer:
-    wanted = config.trainer
-    return Trainer(
-        max_epochs=epochs,
-        check_val_every_n_epoch=max(1, wanted.epochs // wanted.evaluations),
-        gradient_clip_val=wanted.gradient_clip,
-        precision=wanted.precision,
-        accelerator=wanted.accelerator,
-        devices=wanted.devices,
-        strategy=wanted.strategy,
-        callbacks=[*callbacks],
-        deterministic="warn",
-        use_distributed_sampler=False,  # Batches shares each batch itself
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
-        limit_train_batches=steps,
-        limit_val_batches=1 if steps else None,
-    )
-
-
 def check_ready(config: RunConfig) -> None:
     """Raise ValueError if a run could not even take its first step, before anything is written."""
     check_trackers(config.trackers)
@@ -258,37 +212,6 @@ def check_ready(config: RunConfig) -> None:
         raise ValueError(
             f"one batch does not go through: {' '.join(str(error).split())}"
         ) from error
-
-
-def check_trainer(config: RunConfig) -> None:
-    """Raise ValueError if no Trainer can be made of this device, precision and strategy."""
-    if config.trainer.precision == "16-mixed" and not torch.cuda.is_available():
-        raise ValueError("trainer.precision=16-mixed needs a GPU; a CPU has bf16-mixed")
-    try:
-        with quiet():
-            _trainer(config, (), 1)
-    except Exception as error:  # Lightning has no one class for what a machine cannot do
-        raise ValueError(f"trainer: {str(error).partition(chr(10))[0]}") from error
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Lightning's notices off the terminal: hundreds of lines for a sweep of small runs."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=PossibleUserWarning)
-            # Lightning 2.6 uses a name that torch 2.15 is about to drop; nothing a user can change
-            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-            yield
-    except SystemExit as stop:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from stop
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _peak_memory(device: torch.device) -> int:

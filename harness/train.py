@@ -14,8 +14,9 @@ from harness.compose import compose, expand, register, with_settings
 from harness.config import RunConfig, check, run_id
 from harness.paths import config_dir
 from harness.record import Record
-from harness.run import check_ready, follows, progress_bar, run_once
+from harness.run import check_ready, run_once
 from harness.store import Store, StoreError
+from harness.trainer import follows, progress_bar
 
 
 def train(overrides: Sequence[str]) -> int:

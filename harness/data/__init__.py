@@ -7,8 +7,8 @@ import importlib
 import pkgutil
 
 from harness.data.base import Data, DataSet, Kind, Part, Raw, dataset, get, names
-from harness.data.prepare import load
 from harness.data.pictures import file_hash
+from harness.data.prepare import load
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
     importlib.import_module(_module.name)

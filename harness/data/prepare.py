@@ -168,8 +168,8 @@ def check_maps(target: Array, inputs: Array, classes: int) -> None:
     for item, row, column in np.argwhere(wrong)[:1]:
         raise ValueError(
             f"item {item}, row {row}, column {column}: class {target[item, row, column]} must be "
-            f"below {classes}, or {IGNORE_INDEX} where nothing is asked; {wrong.sum()} such pixels in "
-            f"{wrong.any((1, 2)).sum()} items"
+            f"below {classes}, or {IGNORE_INDEX} where nothing is asked; {wrong.sum()} such pixels "
+            f"in {wrong.any((1, 2)).sum()} items"
         )
 
 

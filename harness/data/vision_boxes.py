@@ -160,7 +160,7 @@ def voc_detection(
     difficult: bool = True,
     validation: Share = 0.1,
 ) -> Raw:
-    """Where are which of 20 things? 5,011 photographs train, 4,952 test, with 2.5 objects each.
+    """Where are which of 20 things? 5,011 photographs train, 4,952 test, with 3 objects each.
 
     Args:
         year: 2007, whose `trainval` trains and whose `test` tests; or 2012, 5,717 and 5,823, whose

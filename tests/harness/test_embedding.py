@@ -19,10 +19,11 @@ from harness.config import RunConfig
 from harness.data import Part
 from harness.doctor import fitting
 from harness.prepare import prepare, probe
-from harness.run import _trainer, quiet, run
+from harness.run import run
 from harness.store import Store
 from harness.tasks.base import Task
 from harness.tasks.embedding import Embedding, Settings, balanced, triplets, views
+from harness.trainer import make_trainer, quiet
 from tests.harness.spine import python, records
 
 TASK = "task=embedding/digits"
@@ -256,7 +257,7 @@ def stepped(name: str, *overrides: str) -> tuple[Task, dict[str, Tensor], Any]:
     task = prepare(chosen).task
     before = {k: p.detach().clone() for k, p in task.objective.named_parameters()}
     with torch.random.fork_rng(), quiet():
-        trainer = _trainer(chosen, (), 1)
+        trainer = make_trainer(chosen, (), 1)
         trainer.fit(task)
     assert trainer.global_step == 1
     return task, before, trainer.optimizers[0]
@@ -377,13 +378,13 @@ SCRIPT = """
 import sys, torch
 from harness.compose import compose
 from harness.prepare import prepare
-from harness.run import _trainer, quiet
+from harness.trainer import make_trainer, quiet
 if __name__ == "__main__":
     torch.set_num_threads(1)
     config = compose(sys.argv[1:])
     task = prepare(config).task
     with quiet():
-        trainer = _trainer(config, (), config.trainer.epochs)
+        trainer = make_trainer(config, (), config.trainer.epochs)
         trainer.fit(task)
     torch.save(task.state_dict(), f"of{trainer.world_size}rank{trainer.global_rank}.pt")
     if trainer.is_global_zero:
@@ -413,6 +414,7 @@ def test_two_processes_train_as_one(terms: str, tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-7)
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_two_devices_records_the_same(tmp_path: Path) -> None:
     words = ["-m", "harness", "train", TASK, "loss=triplet", "trainer.precision=64-true"]
     words += ["trainer.epochs=2", "trainer.accelerator=cpu", "trainer.strategy=ddp"]

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parameters_to_vector
 
 from harness import data, models
 from harness.compose import compose
@@ -22,9 +21,10 @@ from harness.run import run_once
 from harness.store import Store
 
 BUNDLED = [name for name in data.names() if not data.get(name).needs]
+OF_VALUES = [name for name in models.names() if models.get(name).gives == "values"]
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", OF_VALUES)
 @pytest.mark.parametrize("source", BUNDLED)
 def test_every_model_fits_every_data_set(name: str, source: str) -> None:
     """Outputs have the shape that targets of this kind need, and every parameter learns."""
@@ -37,7 +37,7 @@ def test_every_model_fits_every_data_set(name: str, source: str) -> None:
     built = models.build(name, shape, one.outputs, seed=0)
     output = built(one.train.inputs)
     assert output.shape == ((30,) if one.outputs == 1 else (30, one.outputs))
-    output.square().sum().backward()
+    (output - 1).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in built.parameters())
 
 
@@ -77,7 +77,7 @@ def test_weights_come_from_the_seed_alone(name: str) -> None:
     assert states() == before
     torch.manual_seed(99)
     again, other = (models.build(name, (3, 32, 32), 4, seed=seed) for seed in (1, 2))
-    flat = [parameters_to_vector(built.parameters()) for built in (first, again, other)]
+    flat = [torch.cat([p.flatten() for p in built.parameters()]) for built in (first, again, other)]
     assert torch.equal(flat[0], flat[1])
     assert not torch.equal(flat[0], flat[2])
     prints = [models.fingerprint(built) for built in (first, again, other)]

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import losses
 from harness.objective import OUTPUT, Compared, Evaluated, Facts, Objective, Subject
 from harness.terms import Schedule, parse_objective
 from tests.harness.spine import start

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_digits, load_sample_image
 from torch import Tensor
-from torchvision.io import decode_image
 
 from harness import data, pictures
 from harness.cli import main
@@ -135,7 +135,9 @@ def test_fingerprints_tell_the_source_from_what_was_made_of_it() -> None:
 
 
 def test_the_foreground_is_as_rare_as_its_data_set_says() -> None:
-    counts = [loaded(n, scenes=[400, 1, 1]).class_counts for n in ("rare_digit_scenes", "digit_scenes")]
+    counts = [
+        loaded(n, scenes=[400, 1, 1]).class_counts for n in ("rare_digit_scenes", "digit_scenes")
+    ]
     rare, all_digits = (float(c[1:].sum() / c.sum()) for c in counts if c is not None)
     assert 1 / 75 < rare < 1 / 50
     assert 1 / 13 < all_digits < 1 / 9
@@ -185,7 +187,8 @@ def test_maps_that_do_not_fit_are_named(change: Any, message: str) -> None:
 
 
 def read(path: Path) -> Tensor:
-    return decode_image(str(path))
+    with Image.open(path) as opened:
+        return torch.from_numpy(np.array(opened)).movedim(2, 0)
 
 
 def test_data_show_writes_pictures_of_every_part(
@@ -197,7 +200,9 @@ def test_data_show_writes_pictures_of_every_part(
     assert len(list(tmp_path.glob("train-*-marked.png"))) == pictures.SHOWN
     assert len(list(tmp_path.glob("test-?.png"))) == 2
     seed = seed_tree(0)["split"]
-    one = data.load("digit_scenes", split_seed=seed, corrupt_seed=0, scenes=[9, 3, 2], number=[1, 1])
+    one = data.load(
+        "digit_scenes", split_seed=seed, corrupt_seed=0, scenes=[9, 3, 2], number=[1, 1]
+    )
     image, true = one.val.inputs[1], one.val.target[1]
     plain, marked = read(tmp_path / "val-1.png"), read(tmp_path / "val-1-marked.png")
     assert torch.equal(plain[:, ::5, ::5], (image * 255).round().byte())
