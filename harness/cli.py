@@ -95,12 +95,14 @@ def parser() -> argparse.ArgumentParser:
         ("data", "list data sets and their parameters, describe one, or draw it: data show NAME"),
         ("check", "run the conformance suite on a loss, on all, or on those of a Python file"),
     ):
-        added = command(name, words, overrides=False)
-        added.add_argument(
+        described = command(name, words, overrides=False)
+        described.add_argument(
             "words", nargs="*", metavar="NAME", help="one entry; plugins=[FILE.py] adds losses"
         )
         if name == "data":
-            added.add_argument("--out", metavar="FOLDER", help="for pictures (results/data/NAME)")
+            described.add_argument(
+                "--out", metavar="FOLDER", help="for pictures (results/data/NAME)"
+            )
     atlas = command(
         "atlas", "measure what losses are like; a table, and a page with pictures", overrides=False
     )

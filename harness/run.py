@@ -20,7 +20,7 @@ from harness.store import Store, StoreError, write_atomically
 from harness.tasks._shown import pictures
 from harness.tasks.base import Diverged, Task
 from harness.trackers import Tracker, check_trackers, open_trackers
-from harness.trainer import fit, follows, make_trainer, quiet
+from harness.trainer import check_trainer, fit, follows, make_trainer, quiet
 
 REHEARSED = 40
 """Least number of steps that are timed to tell how long a run takes."""

@@ -72,9 +72,7 @@ def digits(split_seed: int, *, split: Literal["random", "contiguous", "classes"]
     names = tuple("0123456789")
     if split == "classes":
         target, names, parts = class_split(target, names, generator(split_seed, "split"))
-        return Raw(
-            images, target, names, fingerprint, standardise=False, split=parts, unseen=True
-        )
+        return Raw(images, target, names, fingerprint, standardise=False, split=parts, unseen=True)
     ordered = _ordered(split, len(target))
     return Raw(images, target, names, fingerprint, standardise=False, split=ordered)
 

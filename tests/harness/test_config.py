@@ -78,6 +78,7 @@ ANOTHER: dict[str, Any] = {
     "data.label_noise": 0.1,
     "data.tail": 10,
     "data.train_size": 60,
+    "loss.focal.class_gamma": [1.0, 2.0, 3.0],
     "loss.focal.class_weight": [1.0, 2.0, 3.0],
     "loss.focal.gamma": 1.0,
     "loss.focal.normalizer": "count",

@@ -309,7 +309,9 @@ def test_there_is_no_task_of_another_name() -> None:
 def test_metrics_are_finite_on_shipped_data_after_an_epoch(task: str, tmp_path: Path) -> None:
     fits = fitting(task)
     loss = next((name for name in ("cross_entropy", "bce", "mse") if name in fits), fits[0])
-    record = run(compose([f"task={task}", together(task, loss), "trainer.epochs=1"]), Store(tmp_path))
+    record = run(
+        compose([f"task={task}", together(task, loss), "trainer.epochs=1"]), Store(tmp_path)
+    )
     assert record.status == "done", record.error
     assert all(math.isfinite(value) for value in record.metrics.values())
     by_split = [
