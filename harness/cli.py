@@ -5,7 +5,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, NoReturn
 
@@ -89,6 +89,13 @@ def parser() -> argparse.ArgumentParser:
         if name != "report":
             added.add_argument("--jobs", type=_positive, metavar="N", help="processes at once")
     command("demo", "a small sweep on real data, ending in a table and a report")
+    _add_describing(command)
+    command("doctor", "check versions, devices, disk, store, configs and losses")
+    return top
+
+
+def _add_describing(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands that describe what there is, or try it out."""
     for name, words in (
         ("losses", "list losses and penalties, or describe one"),
         ("tasks", "list tasks, their data and metrics"),
@@ -110,8 +117,6 @@ def parser() -> argparse.ArgumentParser:
         "words", nargs="*", metavar="NAME", help="losses or Python files; plugins=[FILE.py] adds"
     )
     atlas.add_argument("--out", metavar="FOLDER", default="results/atlas", help="for the page")
-    command("doctor", "check versions, devices, disk, store, configs and losses")
-    return top
 
 
 def _positive(text: str) -> int:

@@ -16,6 +16,8 @@ TORCHVISION = "torchvision/"
 Gives = Literal["values", "map", "boxes"]
 """What a model gives: [N, outputs] values per item, a map [N, outputs, H, W] of them, or whatever
 the task of detection reads, see :mod:`harness.tasks.detection`."""
+UNUSED = "aux_classifier."
+"""What torchvision's files of segmentation hold beside the model, to train it by."""
 PRETRAINED = Parameter("pretrained", str | None, None)
 """What every model takes beside its own parameters: a file of weights to start from."""
 
@@ -159,6 +161,7 @@ def load(module: nn.Module, path: str | Path) -> None:
     own = module.state_dict()
     if not isinstance(read, dict) or not all(isinstance(t, Tensor) for t in read.values()):
         raise ValueError(f"pretrained={path} holds no tensors by name")
+    read = {k: t for k, t in read.items() if k in own or not k.startswith(UNUSED)}
     for key in sorted(read.keys() ^ own.keys())[:1]:
         raise ValueError(f"pretrained={path} is of another model: only one of them has {key}")
     others = [key for key, tensor in read.items() if tensor.shape != own[key].shape]

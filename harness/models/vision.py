@@ -1,6 +1,7 @@
 """torchvision's models by name, `torchvision/NAME`: classifiers, segmenters, detectors."""
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,11 @@ def _segmenter(name: str, input_shape: Shape, outputs: int) -> nn.Module:
     built: nn.Module = get_model(
         plain, weights=None, weights_backbone=None, num_classes=outputs, **without
     )
-    return _tried(name, built, input_shape, after=Main())
+    whole: Any = _tried(name, built, input_shape, after=Main())
+    if plain.startswith("lraspp"):
+        whole.heads = ("classifier.low_classifier.", "classifier.high_classifier.")
+    segmenter: nn.Module = whole
+    return segmenter
 
 
 def _check_channels(name: str, input_shape: Shape) -> None:

@@ -13,6 +13,7 @@ from scipy.special import log_softmax
 from sklearn import metrics as sk
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import models as vision
 
 import losses
 from harness import models
@@ -423,6 +424,21 @@ def test_what_no_map_can_be_made_of_is_refused(
     with pytest.raises(ValueError, match=r"^[^\n]*$") as raised:
         models.build(name, shape, 2, seed=0)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["fcn_resnet50", "lraspp_mobilenet_v3_large"])
+def test_published_weights_are_a_start_for_other_classes(name: str, tmp_path: Path) -> None:
+    """As torchvision keeps them: of 21 classes, and with an auxiliary head where there is one."""
+    aux = {} if name.startswith("lraspp") else {"aux_loss": True}
+    published = vision.get_model(name, weights=None, weights_backbone=None, num_classes=21, **aux)
+    torch.save(published.state_dict(), tmp_path / "weights.pth")
+    given = {"pretrained": str(tmp_path / "weights.pth")}
+    built = models.build(f"torchvision/{name}", (3, 32, 32), 3, seed=0, **given)
+    theirs = dict(published.named_parameters())
+    for key, ours in built.named_parameters():
+        there = theirs[key.removeprefix("inner.")]
+        assert ours.shape != there.shape or torch.equal(ours, there)
+    assert built(torch.rand(2, 3, 32, 32)).shape == (2, 3, 32, 32)
 
 
 def test_a_torchvision_model_takes_a_batch_of_the_task() -> None:
