@@ -89,11 +89,36 @@ def _under(prefix: str, arrays: dict[str, Array]) -> dict[str, Array]:
 
 
 def _fits(samples: Samples) -> bool:
-    """Whether all arrays have one row per item, and images the shape of images."""
-    arrays = [*samples.truth.values(), *samples.predicted.values(), samples.scores]
-    images = samples.images
+    """Whether all that is drawn is there, in shapes that belong together."""
+    images, items = samples.images, len(samples.images) if samples.images.ndim else 0
+    if not (_is_pictures(images) and samples.scores.shape == (items,)):
+        return False
+    true, said = samples.truth, samples.predicted
+    numbers = [*true.values(), *said.values(), samples.scores]
+    if any(array.dtype.kind not in "iuf" or array.shape[:1] != (items,) for array in numbers):
+        return False
+    if samples.kind == "maps":
+        shape = images.shape[:3]
+        return all(a.get("labels", np.empty(0)).shape == shape for a in (true, said))
+    if samples.kind == "boxes":
+        return _are_boxes(true) and _are_boxes(said) and _same(said, "scores", "labels")
+    found = said.get("images", np.empty(0))
+    several = found.ndim == 5 and _is_pictures(found[:, 0] if found.shape[1] else found)
+    return several and said.get("labels", np.empty(0)).shape == found.shape[:2] and "labels" in true
+
+
+def _is_pictures(images: Array) -> bool:
     shaped = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8
-    return shaped and all(len(array) == len(images) for array in arrays if array.ndim)
+    return bool(shaped and min(images.shape[1:3]) > 0)
+
+
+def _are_boxes(arrays: dict[str, Array]) -> bool:
+    boxes, labels = (arrays.get(name, np.empty(0)) for name in ("boxes", "labels"))
+    return boxes.ndim == 3 and boxes.shape[2] == 4 and labels.shape == boxes.shape[:2]
+
+
+def _same(arrays: dict[str, Array], first: str, second: str) -> bool:
+    return first in arrays and arrays[first].shape == arrays[second].shape
 
 
 def _packed(arrays: dict[str, Array]) -> bytes:
@@ -111,7 +136,7 @@ def _packed(arrays: dict[str, Array]) -> bytes:
 
 def _unpacked(path: Any) -> dict[str, Array]:
     """The arrays of a file, none where it is missing or is no such file."""
-    with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError):
+    with contextlib.suppress(Exception, MemoryError):  # a damaged file can break a reader anywhere
         with zipfile.ZipFile(path) as file:
             if sum(info.file_size for info in file.infolist()) > LIMIT:
                 return {}

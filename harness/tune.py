@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 FIRST_SEED = 1000
 """Where the seeds of trials begin; a sweep's own are left out."""
+SHARED = ("optimizer", "trainer", "model", "projection")
+"""What may be tuned for all arms alike."""
+FIXED = {"trainer.test", "trainer.evaluations", "trainer.threads", "trainer.workers"}
+FIXED |= {"trainer.accelerator", "trainer.devices", "trainer.strategy", "model.name"}
+OWN = ("loss", "optimizer", "projection")
+"""What one arm may tune by itself: neither its data and yardsticks nor how long it trains."""
 STARTUP = 4
 """Trials that `tpe` spreads evenly before it proposes any."""
 Records = Mapping[str, Record]
@@ -71,6 +77,10 @@ def first_trials(
     return Tuning(metric, wanted.trials, seeds, wanted.sampler, wanted.anew, written, trials)
 
 
+def _may(groups: Sequence[str]) -> str:
+    return " and ".join(f"{group}.*" for group in groups)
+
+
 def _stem(arm: str) -> str:
     """The name in the file of an arm that a list of values was made of."""
     return arm.partition(":")[0]
@@ -88,10 +98,14 @@ def _ranges(
         if arm not in arms and arm not in map(_stem, arms):
             raise ValueError(f"{owner}.arms: there is no arm '{arm}'{nearest(arm, arms)}")
     for key in wanted.space:
-        if key.split(".")[0] in ("loss", "seed", "task", "data"):
-            raise ValueError(
-                f"{owner}.space.{key} cannot be shared by all arms; see tune.arms for losses"
-            )
+        if key.split(".")[0] not in SHARED or key in FIXED:
+            raise ValueError(f"{owner}.space.{key} is not for a tuner; it may set {_may(SHARED)}")
+    for arm, own in wanted.arms.items():
+        for key in own:
+            if key.split(".")[0] not in OWN:
+                raise ValueError(
+                    f"{owner}.arms.{arm}.{key} is not for one arm alone; it may set {_may(OWN)}"
+                )
     if not wanted.space and not wanted.arms:
         raise ValueError(f"{owner} needs a space, such as {{optimizer.lr: 'log(1e-3, 1e-1)'}}")
     shared = {k: parse_range(f"{owner}.space.{k}", given) for k, given in wanted.space.items()}

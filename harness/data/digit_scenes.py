@@ -85,7 +85,7 @@ def digit_scenes(
     split_seed: int,
     *,
     size: Sequence[Count] = (32, 48),
-    digit_size: Sequence[Count] = (12, 18),
+    digit_size: Sequence[Count] = (14, 20),
     number: Sequence[Whole] = (1, 3),
     foreground: Sequence[Digit] = tuple(range(10)),
     grey: bool = False,
@@ -93,7 +93,7 @@ def digit_scenes(
 ) -> Raw:
     """Which digit does each pixel belong to, if any? Photographs with one to three digits drawn on.
 
-    Images [3, 32, 48] and maps of 11 classes, 0 the background; 1 pixel in 11 is foreground.
+    Images [3, 32, 48] and maps of 11 classes, 0 the background; 1 pixel in 9 is foreground.
     Digits are split 60/20/20 within each class and photographs by columns before composing, so that
     nothing is seen in two parts. A digit may be in several scenes of a part.
 

@@ -159,8 +159,8 @@ def load(module: nn.Module, path: str | Path) -> None:
     heads = getattr(module, "heads", ())
     module = _inner(module)
     own = module.state_dict()
-    if not isinstance(read, dict) or not all(isinstance(t, Tensor) for t in read.values()):
-        raise ValueError(f"pretrained={path} holds no tensors by name")
+    if not isinstance(read, dict) or not all(map(_is_weight, read, read.values())):
+        raise ValueError(f"pretrained={path} holds no tensors of finite numbers by name")
     read = {k: t for k, t in read.items() if k in own or not k.startswith(UNUSED)}
     for key in sorted(read.keys() ^ own.keys())[:1]:
         raise ValueError(f"pretrained={path} is of another model: only one of them has {key}")
@@ -174,6 +174,14 @@ def load(module: nn.Module, path: str | Path) -> None:
             f"{list(own[key].shape)} here"
         )
     module.load_state_dict(own | {k: t for k, t in read.items() if k not in others})
+
+
+def _is_weight(name: object, tensor: object) -> bool:
+    """Whether this is a dense tensor under a name, without NaN, infinity or imaginary parts."""
+    if not (isinstance(name, str) and isinstance(tensor, Tensor)):
+        return False
+    dense = tensor.layout == torch.strided and not tensor.is_complex()
+    return dense and bool(tensor.isfinite().all())
 
 
 def _inner(module: nn.Module) -> nn.Module:

@@ -31,7 +31,7 @@ def fields_of(entry: losses.Loss) -> tuple[Tensor, ...]:
 
 
 def objective_of(name: str) -> Objective:
-    given = {k: v.tolist() for k, v in settings(losses.get(name)).items()}
+    given = {k: torch.as_tensor(v).tolist() for k, v in settings(losses.get(name)).items()}
     facts = Facts(sizes={"classes": CLASSES, "features": FEATURES})
     return Objective(parse_objective({name: given}), facts).double()
 

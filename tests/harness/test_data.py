@@ -293,7 +293,7 @@ def test_splitting_and_corrupting_are_unrelated() -> None:
     ("name", "given", "message"),
     [
         ("digit", {}, "there is no data set 'digit'; did you mean 'digits'?"),
-        ("digits", {"split": "rand"}, "digits.split must be one of random, contiguous, classes, got 'rand'"),
+        ("digits", {"split": "rand"}, "must be one of random, contiguous, classes, got 'rand'"),
         ("digits", {"label_nois": 0.1}, "did you mean 'label_noise'?"),
         ("digits", {"label_noise": 1.5}, "digits.label_noise must be >= 0 and <= 1, got 1.5"),
         ("diabetes", {"label_noise": 0.1}, "diabetes has no parameter 'label_noise'"),

@@ -214,7 +214,10 @@ def test_a_last_layer_of_another_width_starts_anew(tmp_path: Path) -> None:
         (b"no weights", "is no file of weights alone"),
         (pickle.dumps(print), "is no file of weights alone"),
         ({"a": torch.zeros(1)}, "is of another model: only one of them has 1.bias"),
-        ([torch.zeros(1)], "holds no tensors by name"),
+        ({1: torch.zeros(2)}, "holds no tensors of finite numbers by name"),
+        ({"1.bias": torch.full((3,), torch.nan)}, "holds no tensors of finite numbers by name"),
+        ({"1.bias": torch.zeros(3, dtype=torch.complex64)}, "of finite numbers by name"),
+        ([torch.zeros(1)], "holds no tensors of finite numbers by name"),
     ],
 )
 def test_a_file_that_is_not_of_these_weights_is_refused(

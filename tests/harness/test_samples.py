@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,43 @@ def test_a_file_that_is_no_samples_shows_nothing(tmp_path: Path, content: bytes)
 def test_arrays_of_other_lengths_show_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     samples.write(store, "a", dataclasses.replace(maps(), scores=np.zeros(3)))
+    assert samples.read(store, "a") is None
+
+
+def test_a_damaged_file_shows_nothing_and_breaks_nothing(tmp_path: Path) -> None:
+    store, draw = Store(tmp_path), np.random.default_rng(5)
+    samples.write(store, "a", maps())
+    path = tmp_path / "runs/a/samples.npz"
+    whole = path.read_bytes()
+    for _ in range(200):
+        broken = bytearray(whole)
+        for place in draw.integers(0, len(whole), 4):
+            broken[place] = draw.integers(0, 256)
+        path.write_bytes(broken)
+        samples.read(store, "a")
+
+
+EMPTY = np.zeros((7, 0))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"truth": {}},
+        {"predicted": {"labels": np.zeros((7, 5, 8), np.int16)}},
+        {"predicted": {"labels": np.zeros(7, np.int16)}},
+        {"predicted": {"labels": np.full((7, 6, 8), "x")}},
+        {"images": np.zeros((7, 0, 8, 3), np.uint8)},
+        {"scores": np.array(["a"] * 7)},
+        {"kind": "boxes", "truth": {"boxes": np.zeros((7, 2, 3)), "labels": np.zeros((7, 2))}},
+        {"kind": "boxes", "predicted": {"boxes": np.zeros((7, 2, 4)), "labels": np.zeros((7, 2))}},
+        {"kind": "neighbours", "predicted": {"labels": EMPTY}},
+        {"kind": "neighbours", "predicted": {"images": np.zeros((7, 0, 6, 8, 3)), "labels": EMPTY}},
+    ],
+)
+def test_what_could_not_be_drawn_is_not_read(tmp_path: Path, changes: dict[str, Any]) -> None:
+    store = Store(tmp_path)
+    samples.write(store, "a", dataclasses.replace(maps(), **changes))
     assert samples.read(store, "a") is None
 
 
