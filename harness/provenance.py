@@ -40,7 +40,9 @@ def code_version() -> dict[str, Any]:
 
     if git("ls-files", "--error-unmatch", "provenance.py") is None:
         return {"commit": None, "dirty": None}
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    # files that git does not know, such as a sweep of one's own, are not this code
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
 
 
 def machine(device: str, threads: int) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def train_one(config: RunConfig, *, brief: bool = False) -> int:
         print("another process is training this run")
         return 1
     print(headline(record) if brief else describe(record, store))
-    if there is not None and not again:
+    if config.save:
+        print(f"weights   {config.save}")
+    if there is not None and there == record:
         print(f"was done on {record.provenance.get('finished', 'an unknown day')}; nothing trained")
     return 0 if record.status == "done" else 1
 

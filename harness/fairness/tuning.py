@@ -69,7 +69,7 @@ def _of_arm(plan: Plan, tuning: Tuning, cell: Cell, records: Records) -> Iterato
         told = at_edge(parse_range(key, written), key, trials, [c for c in chosen if c])
         if told is not None:
             text = f"{name} was given {key}={told:g}, {_side(told, key, trials)} that was tried"
-            yield Note("warning", f"{text} of {written}: the range may be too narrow")
+            yield Note("warning", f"{text} of {written}: widen the range, or try more")
 
 
 def _side(value: Any, key: str, trials: Sequence[Trial]) -> str:
