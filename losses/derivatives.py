@@ -276,8 +276,8 @@ def pseudo_huber(
 ) -> tuple[Tensor, Tensor]:
     r"""Slope :math:`r / \sqrt{1 + (r / \delta)^2}`."""
     residual = prediction - target
-    root = (residual / delta).square_().add_(1).sqrt_()
-    return residual.square().div_(root + 1), residual.div_(root)
+    root = torch.hypot(residual / delta, residual.new_ones(()))
+    return residual / (root + 1) * residual, residual.div_(root)
 
 
 def quantile(prediction: Tensor, target: Tensor, *, q: float = 0.5) -> tuple[Tensor, Tensor]:

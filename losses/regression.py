@@ -187,8 +187,10 @@ def pseudo_huber(prediction: Tensor, target: Tensor, *, delta: Positive = 1.0) -
         delta: where the square gives way, in the prediction's units; the gradient stays below it.
     """
     residual = prediction - target
-    # Multiplied by its conjugate, the root minus 1 loses no digits at small residuals.
-    return residual.square() / (1 + torch.sqrt(1 + (residual / delta).square()))
+    # Multiplied by its conjugate, the root minus 1 loses no digits at small residuals; no square of
+    # a residual is taken, which would overflow.
+    root = torch.hypot(residual / delta, residual.new_ones(()))
+    return residual / (1 + root) * residual
 
 
 @loss(

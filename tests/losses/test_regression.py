@@ -432,3 +432,14 @@ def test_pseudo_huber_without_its_factor_is_another_loss():
     for values, slope in ((printed, 1 / delta), (ours, delta)):
         (before, after) = next(itertools.pairwise(values.tolist()))
         assert after - before == pytest.approx(slope, rel=1e-3)
+
+
+@pytest.mark.parametrize(("residual", "delta"), [(1e15, 1e-6), (3e25, 1.0), (-2e20, 0.1)])
+@pytest.mark.parametrize("items", [1, 20_000])
+def test_pseudo_huber_of_enormous_residuals_is_that_of_the_absolute_error(residual, delta, items):
+    prediction = torch.full((items,), residual, requires_grad=True)
+    value = losses.pseudo_huber(prediction, torch.zeros(items), delta=delta)
+    value.backward()
+    assert value.item() == pytest.approx(delta * abs(residual), rel=1e-5)
+    slope = torch.full((items,), math.copysign(delta / items, residual))
+    torch.testing.assert_close(prediction.grad, slope, rtol=1e-5, atol=0)
