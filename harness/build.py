@@ -14,7 +14,7 @@ from harness.plan import Cell, Direction, Plan
 from harness.prepare import check_fit, load_data, probe
 from harness.run import rehearse
 from harness.sweep import Request
-from harness.sweepfile import is_option, read, seeds_of
+from harness.sweepfile import SweepFile, is_option, read, seeds_of
 from harness.trainer import check_trainer
 from losses.arguments import nearest
 
@@ -37,32 +37,15 @@ def build_plan(wanted: Request) -> Plan:
         raise ValueError(
             f"{owner}: baseline '{file.baseline}' is no arm{nearest(file.baseline, arms)}"
         )
-    given = [text for text in wanted.overrides if not is_option(text)]
-    shared = {
-        task: [*overrides, *file.overrides]
-        for task, overrides in (file.tasks or {str(file.task): [f"task={file.task}"]}).items()
-    }
-    resolved = {
-        task: {
-            arm: _compose(f"{owner}, arm {arm}", [*common, *own, *given])
-            for arm, own in arms.items()
-        }
-        for task, common in shared.items()
-    }
-    for by_arm in resolved.values():
-        _refuse_equal(owner, by_arm)
+    resolved = _resolve(owner, file, arms, wanted.overrides)
     seeds = seeds_of(file)
     known = controls.parse(owner, file.controls, list(arms))
     tuning = tune.first_trials(owner, file, resolved, arms) if file.tune else None
-    cells = []
-    for task, by_arm in resolved.items():
-        beside = {
-            word: controls.config_of(word, factor, by_arm[file.baseline])
-            for word, factor in known.items()
-        }
-        made = _cells(owner, task, {**by_arm, **beside}, seeds)
-        cells += made[: len(arms)]
-        cells += [controls.cell(c.arm, c, beside[c.arm], seeds) for c in made[len(arms) :]]
+    cells = [
+        cell
+        for task, by_arm in resolved.items()
+        for cell in _cells_of_task(owner, task, by_arm, seeds, known, file.baseline)
+    ]
     if tuning:  # their runs are known when their settings are
         cells = [dataclasses.replace(cell, runs={}) for cell in cells]
     plan = Plan(
@@ -87,6 +70,43 @@ def build_plan(wanted: Request) -> Plan:
         return plan
     trials = [*tuning.trials, *controls.mirrored(plan, tuning.trials)]
     return dataclasses.replace(plan, tuning=dataclasses.replace(tuning, trials=trials))
+
+
+def _resolve(
+    owner: str, file: SweepFile, arms: Mapping[str, list[str]], overrides: Sequence[str]
+) -> Resolved:
+    """Every arm of every task composed; what the command line adds has the last word."""
+    given = [text for text in overrides if not is_option(text)]
+    tasks_of_file = file.tasks or {str(file.task): [f"task={file.task}"]}
+    resolved = {
+        task: {
+            arm: _compose(f"{owner}, arm {arm}", [*common, *file.overrides, *own, *given])
+            for arm, own in arms.items()
+        }
+        for task, common in tasks_of_file.items()
+    }
+    for by_arm in resolved.values():
+        _refuse_equal(owner, by_arm)
+    return resolved
+
+
+def _cells_of_task(
+    owner: str,
+    task: str,
+    by_arm: Mapping[str, RunConfig],
+    seeds: Sequence[int],
+    known: Mapping[str, float],
+    baseline: str,
+) -> list[Cell]:
+    """The cells of all arms, then those of the control arms."""
+    beside = {
+        word: controls.config_of(word, factor, by_arm[baseline]) for word, factor in known.items()
+    }
+    cells = _cells(owner, task, {**by_arm, **beside}, seeds)
+    return [
+        controls.cell(cell.arm, cell, beside[cell.arm], seeds) if cell.arm in beside else cell
+        for cell in cells
+    ]
 
 
 def _cells(

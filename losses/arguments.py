@@ -11,9 +11,11 @@ import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from torch import Tensor
+
+Entry = TypeVar("Entry")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +202,17 @@ def describe(annotation: Any) -> str:
     words = {float: "number", int: "whole number", bool: "true or false", str: "text"}
     words |= {types.NoneType: "null", Any: "anything"}
     return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def look_up(what: str, name: str, table: Mapping[str, Entry]) -> Entry:
+    """The entry of that name.
+
+    Raises:
+        ValueError: there is none; the message has the nearest name.
+    """
+    if name not in table:
+        raise ValueError(f"there is no {what} '{name}'{nearest(name, table)}")
+    return table[name]
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

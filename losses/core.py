@@ -20,6 +20,7 @@ from losses import fused
 from losses.arguments import (
     Bounds,
     Parameter,
+    look_up,
     nearest,
     parameters_of,
 )
@@ -327,13 +328,11 @@ def get(name: str) -> Loss:
     Raises:
         ValueError: no such loss; the message has the nearest name.
     """
-    if name not in REGISTRY:
-        if "/" in name:
-            from losses import peers  # which needs this module
+    if "/" in name and name not in REGISTRY:
+        from losses import peers  # which needs this module
 
-            return peers.get(name)
-        raise ValueError(f"there is no loss '{name}'{nearest(name, REGISTRY)}")
-    return REGISTRY[name]
+        return peers.get(name)
+    return look_up("loss", name, REGISTRY)
 
 
 def names() -> list[str]:

@@ -27,7 +27,7 @@ from typing import Any, get_args, get_origin
 import torch
 from torch import Tensor, nn
 
-from losses.arguments import Count, Parameter, nearest
+from losses.arguments import Count, Parameter, look_up, nearest
 from losses.core import RESERVED, Loss, Parts
 from losses.peer_table import LIBRARIES, PEERS, Form
 from losses.source import code_hash, text_of
@@ -108,8 +108,8 @@ def names(library: str | None = None) -> list[str]:
     Raises:
         ValueError: no such library.
     """
-    chosen = LIBRARIES if library is None else [_known(library, LIBRARIES, "library of losses")]
-    return sorted(f"{each}/{row}" for each in chosen for row in PEERS[each])
+    chosen = PEERS if library is None else {library: look_up("library of losses", library, PEERS)}
+    return sorted(f"{each}/{row}" for each, rows in chosen.items() for row in rows)
 
 
 def key(name: str) -> str:
@@ -126,9 +126,8 @@ def get(name: str) -> Peer:
             with the command that installs it.
     """
     library, _, row = name.partition("/")
-    _known(library, LIBRARIES, "library of losses")
-    _known(row, PEERS[library], f"{library} loss")
-    form, called = PEERS[library][row], _resolve(library, row.removesuffix("/binary"))
+    form = look_up(f"{library} loss", row, look_up("library of losses", library, PEERS))
+    called = _resolve(library, row.removesuffix("/binary"))
     declared = _declared(called, form)
     call = Call(called, form, declared)
     facts = {"minimum": None, "additive": form.items, **form.facts}
@@ -153,12 +152,6 @@ def source_hash(name: str) -> str:
     ours = [code_hash(part) for part in (form.adapt, form.counts) if part]
     about = [entry.source, text_of(entry.call.home), repr(entry.call.fixed), *ours]
     return hashlib.sha256("\n".join(about).encode()).hexdigest()
-
-
-def _known(name: str, names: Mapping[str, Any], what: str) -> str:
-    if name not in names:
-        raise ValueError(f"there is no {what} '{name}'{nearest(name, names)}")
-    return name
 
 
 def _resolve(library: str, name: str) -> Callable[..., Any]:

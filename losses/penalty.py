@@ -14,7 +14,7 @@ from losses.arguments import (
     Parameter,
     check_arguments,
     convert,
-    nearest,
+    look_up,
     parameters_of,
 )
 
@@ -32,7 +32,7 @@ class Penalty:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by name: the function's own name leads to its summing form."""
-        return _get, (self.name,)
+        return get_penalty, (self.name,)
 
 
 PENALTIES: dict[str, Penalty] = {}
@@ -121,15 +121,7 @@ def get_penalty(name: str) -> Penalty:
     Raises:
         ValueError: no such penalty; the message has the nearest name.
     """
-    if name not in PENALTIES:
-        raise ValueError(f"there is no penalty '{name}'{nearest(name, PENALTIES)}")
-    return PENALTIES[name]
-
-
-def _get(name: str) -> Penalty:
-    if name not in PENALTIES:
-        raise ValueError(f"there is no penalty '{name}'{nearest(name, PENALTIES)}")
-    return PENALTIES[name]
+    return look_up("penalty", name, PENALTIES)
 
 
 def build_penalty(name: str, *, biases: bool = False, **settings: Any) -> PenaltyModule:
@@ -143,7 +135,7 @@ def build_penalty(name: str, *, biases: bool = False, **settings: Any) -> Penalt
     Raises:
         ValueError: unknown penalty or parameter, wrong type, or a value out of bounds.
     """
-    entry = _get(name)
+    entry = get_penalty(name)
     biases = convert(f"{name}.biases", bool, biases)
     return PenaltyModule(entry, biases, check_arguments(name, entry.parameters, settings))
 

@@ -19,7 +19,7 @@ from losses.arguments import (
     Positive,
     check_arguments,
     convert,
-    nearest,
+    look_up,
     parameters_of,
 )
 from losses.penalty import HALF, penalised
@@ -125,9 +125,7 @@ def get_projection(name: str) -> ProjectionRule:
     Raises:
         ValueError: no such projection; the message has the nearest name.
     """
-    if name not in PROJECTIONS:
-        raise ValueError(f"there is no projection '{name}'{nearest(name, PROJECTIONS)}")
-    return PROJECTIONS[name]
+    return look_up("projection", name, PROJECTIONS)
 
 
 def build_projection(name: str, *, biases: bool = False, **settings: Any) -> Projection:

@@ -10,7 +10,7 @@ from torch import Tensor
 from harness.data import corrupt
 from harness.data.scale import in_units
 from harness.data.split import Array, Split, cut
-from losses.arguments import Parameter, nearest, parameters_of
+from losses.arguments import Parameter, look_up, parameters_of
 
 if TYPE_CHECKING:
     from harness.data.pictures import Pictures
@@ -227,6 +227,4 @@ def get(name: str) -> DataSet:
     Raises:
         ValueError: no such data set; the message has the nearest name.
     """
-    if name not in REGISTRY:
-        raise ValueError(f"there is no data set '{name}'{nearest(name, REGISTRY)}")
-    return REGISTRY[name]
+    return look_up("data set", name, REGISTRY)

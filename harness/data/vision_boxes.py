@@ -15,8 +15,8 @@ from harness.data.base import Raw, dataset
 from harness.data.held import Holding
 from harness.data.pictures import Fault, Pictures, Size, files_key, fitted
 from harness.data.split import Split, generator, own_test_split
-from harness.data.vision_files import folder, made, sides
-from harness.data.vision_maps import VOC, VOC_NEEDS
+from harness.data.vision_files import folder, sides
+from harness.data.vision_maps import VOC, VOC_NEEDS, voc_parts
 from losses.arguments import Count, Share
 from losses.inputs import IGNORE_INDEX
 
@@ -133,12 +133,7 @@ def _number(tree: Any, path: str) -> int:
 
 @functools.lru_cache(maxsize=4)
 def _voc(root: str, year: str, download: bool, difficult: bool) -> list[Scenes]:
-    needs = VOC_NEEDS.format("Annotations", "Main")
-    parts = [
-        made("voc_detection", "VOCDetection", Path(root), needs, download,
-             year=year, image_set=image_set)
-        for image_set in (("train", "val") if year == "2012" else ("trainval", "test"))
-    ]  # fmt: skip
+    parts = voc_parts("detection", root, year, download)
     return [_voc_scenes(part, difficult) for part in parts]
 
 
@@ -147,7 +142,7 @@ def _voc(root: str, year: str, download: bool, difficult: bool) -> list[Scenes]:
     kind="boxes",
     source="Everingham et al. 2010, The Pascal visual object classes challenge",
     licence="Flickr terms of use",
-    needs=VOC_NEEDS.format("Annotations", "Main"),
+    needs=VOC_NEEDS["detection"],
     options=Holding,
 )
 def voc_detection(

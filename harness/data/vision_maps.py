@@ -23,7 +23,13 @@ _VOC = (
 VOC = tuple(_VOC.split())
 """Classes of maps; boxes have all but the first."""
 PETS = "oxford-iiit-pet/ with images/ and annotations/"
-VOC_NEEDS = "VOCdevkit/VOC2012/ (or VOC2007) with JPEGImages/, {}/ and ImageSets/{}/"
+VOC_NEEDS = {
+    kind: f"VOCdevkit/VOC2012/ (or VOC2007) with JPEGImages/, {notes}/ and ImageSets/{lists}/"
+    for kind, notes, lists in (
+        ("segmentation", "SegmentationClass", "Segmentation"),
+        ("detection", "Annotations", "Main"),
+    )
+}
 Paths = tuple[tuple[Path, ...], tuple[Path, ...]]
 """Pictures and their maps."""
 
@@ -97,14 +103,20 @@ def pets(
     return _raw(pictures, maps, base, tables, ("background", *names), sized, split)
 
 
+def voc_parts(
+    kind: Literal["segmentation", "detection"], root: str, year: str, download: bool
+) -> list[Any]:
+    """torchvision's data sets of what trains and of what tests."""
+    of, needs = f"VOC{kind.capitalize()}", VOC_NEEDS[kind]
+    return [
+        made(f"voc_{kind}", of, Path(root), needs, download, year=year, image_set=image_set)
+        for image_set in (("train", "val") if year == "2012" else ("trainval", "test"))
+    ]
+
+
 @functools.lru_cache(maxsize=4)
 def _voc(root: str, year: str, download: bool) -> tuple[Paths, int]:
-    needs = VOC_NEEDS.format("SegmentationClass", "Segmentation")
-    parts = [
-        made("voc_segmentation", "VOCSegmentation", Path(root), needs, download,
-             year=year, image_set=image_set)
-        for image_set in (("train", "val") if year == "2012" else ("trainval", "test"))
-    ]  # fmt: skip
+    parts = voc_parts("segmentation", root, year, download)
     pictures = tuple(Path(file) for part in parts for file in part.images)
     return (pictures, tuple(Path(file) for part in parts for file in part.masks)), len(parts[0])
 
@@ -114,7 +126,7 @@ def _voc(root: str, year: str, download: bool) -> tuple[Paths, int]:
     kind="semantic",
     source="Everingham et al. 2010, The Pascal visual object classes challenge",
     licence="Flickr terms of use",
-    needs=VOC_NEEDS.format("SegmentationClass", "Segmentation"),
+    needs=VOC_NEEDS["segmentation"],
     options=Holding,
 )
 def voc_segmentation(

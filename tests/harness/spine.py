@@ -73,6 +73,19 @@ def python(
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def on_one_and_two_devices(words: Sequence[str], folder: Path) -> list[dict[str, Any]]:
+    """The records of `lossbench train WORDS` in float64 by one process and by two of its own."""
+    shared = ["trainer.precision=64-true", "trainer.accelerator=cpu", "trainer.strategy=ddp"]
+    found = []
+    for devices in (1, 2):
+        several = [f"trainer.devices={devices}", f"store=d{devices}"]
+        done = python(["-m", "harness", "train", *words, *shared, *several], folder)
+        assert done.returncode == 0, done.stderr
+        (record,) = records(folder / f"d{devices}").values()
+        found.append(record)
+    return found
+
+
 def modules_after(command: Sequence[str], folder: Path) -> set[str]:
     """Top-level modules that one command of ours imports, given the caches that there are."""
     code = (

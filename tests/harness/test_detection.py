@@ -25,7 +25,7 @@ from harness.tasks import _boxes as metrics
 from harness.tasks.base import Diverged
 from harness.tasks.detection import Detection
 from harness.terms import parse_objective
-from tests.harness.spine import python, records
+from tests.harness.spine import on_one_and_two_devices
 
 Array = npt.NDArray[Any]
 TASK = "task=detection/digit_boxes"
@@ -603,16 +603,9 @@ def test_a_model_without_numbers_is_a_divergence() -> None:
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """In float64, so that sums in another order differ by 1e-12; the last batch is of one image."""
-    words = ["-m", "harness", "train", TASK, USUAL, "trainer.precision=64-true"]
-    words += ["data.scenes=[17,8,8]", "trainer.epochs=2", "trainer.batch_size=8"]
-    words += ["trainer.accelerator=cpu", "trainer.strategy=ddp", "model.score_threshold=0.001"]
-    kept = []
-    for devices in (1, 2):
-        finished = python([*words, f"trainer.devices={devices}", f"store=d{devices}"], tmp_path)
-        assert finished.returncode == 0, finished.stderr
-        (record,) = records(tmp_path / f"d{devices}").values()
-        kept.append(record)
-    one, two = kept
+    words = [TASK, USUAL, "data.scenes=[17,8,8]", "trainer.epochs=2", "trainer.batch_size=8"]
+    words += ["model.score_threshold=0.001"]
+    one, two = on_one_and_two_devices(words, tmp_path)
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
     assert len(one["curve"]) == 2
     for mine, theirs in zip(one["curve"], two["curve"], strict=True):

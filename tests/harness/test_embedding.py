@@ -24,7 +24,7 @@ from harness.store import Store
 from harness.tasks.base import Task
 from harness.tasks.embedding import Embedding, Settings, balanced, triplets, views
 from harness.trainer import make_trainer, quiet
-from tests.harness.spine import python, records
+from tests.harness.spine import on_one_and_two_devices, python, records
 
 TASK = "task=embedding/digits"
 
@@ -416,15 +416,8 @@ def test_two_processes_train_as_one(terms: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_whole_run_on_two_devices_records_the_same(tmp_path: Path) -> None:
-    words = ["-m", "harness", "train", TASK, "loss=triplet", "trainer.precision=64-true"]
-    words += ["trainer.epochs=2", "trainer.accelerator=cpu", "trainer.strategy=ddp"]
-    kept = []
-    for devices in (1, 2):
-        finished = python([*words, f"trainer.devices={devices}", f"store=d{devices}"], tmp_path)
-        assert finished.returncode == 0, finished.stderr
-        (record,) = records(tmp_path / f"d{devices}").values()
-        kept.append(record)
-    one, two = kept
+    words = [TASK, "loss=triplet", "trainer.epochs=2"]
+    one, two = on_one_and_two_devices(words, tmp_path)
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-7)
     for name, known in one["references"].items():
         assert two["references"][name] == pytest.approx(known, rel=1e-7)

@@ -27,7 +27,7 @@ from harness.tasks import get
 from harness.tasks._maps import rim
 from harness.tasks.segmentation import Segmentation
 from harness.terms import parse_objective
-from tests.harness.spine import python, records
+from tests.harness.spine import on_one_and_two_devices
 
 Array = npt.NDArray[Any]
 SHAPE = (150, 11, 13)  # items, more than two batches of an evaluation; height; width
@@ -455,15 +455,8 @@ def test_a_torchvision_model_takes_a_batch_of_the_task() -> None:
 )
 def test_two_processes_train_as_one(task: str, loss: str, tmp_path: Path) -> None:
     """In float64, so that sums in another order differ by 1e-12; the last batch is of one image."""
-    words = ["-m", "harness", "train", task, *SMALL, f"loss={loss}", "trainer.precision=64-true"]
-    words += ["trainer.accelerator=cpu", "trainer.strategy=ddp"]
-    kept = []
-    for devices in (1, 2):
-        finished = python([*words, f"trainer.devices={devices}", f"store=d{devices}"], tmp_path)
-        assert finished.returncode == 0, finished.stderr
-        (record,) = records(tmp_path / f"d{devices}").values()
-        kept.append(record)
-    one, two = kept
+    words = [task, *SMALL, f"loss={loss}"]
+    one, two = on_one_and_two_devices(words, tmp_path)
     assert len(one["curve"]) == 2
     for mine, theirs in zip(one["curve"], two["curve"], strict=True):
         assert theirs == pytest.approx(mine, rel=1e-7)
