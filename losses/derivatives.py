@@ -15,6 +15,12 @@ from losses.weighting import Normalizer, weight_of, weighted
 
 def sides(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """p, 1 - p and the logarithm of the larger, each with all its digits wherever p lies."""
+    if torch.compiler.is_compiling():  # fewer operations, in more steps than torch takes unfused
+        small = torch.exp(-logits.abs())
+        large = 1 / (1 + small)
+        sure = logits >= 0
+        p, rest = torch.where(sure, large, small * large), torch.where(sure, small * large, large)
+        return p, rest, -small.log1p()
     p, rest = torch.sigmoid(logits), torch.sigmoid(-logits)
     return p, rest, torch.minimum(p, rest).neg_().log1p_()
 

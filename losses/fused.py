@@ -4,10 +4,16 @@ A plain formula walks a large batch once per operation, forward and backward, an
 backward pass needs. A loss whose author also gives its derivative is evaluated here instead: piece
 by piece, value and derivative together, with one buffer of the output's size and nothing else.
 Transforms of functions (`torch.func`, `torch.compile`) and second derivatives use the plain one.
+
+Who asks for it (`losses.build(..., compiled=True)`) has the pieces replaced by one kernel that
+torch's compiler makes of the derivative, which keeps values in registers.
 """
 
+import contextlib
+import functools
 import math
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +28,19 @@ if TYPE_CHECKING:
 PIECE = {"cpu": 1 << 15}  # elements; a few float32 buffers of this size fit a core's cache
 FEW = 1 << 14  # elements; below, the plain formula takes less time than the bookkeeping of pieces
 WHOLE = 1 << 26  # elsewhere: few launches, and still no more than some pieces at a time
+
+
+_COMPILING = ContextVar("_COMPILING", default=False)
+
+
+@contextlib.contextmanager
+def compiling(wanted: bool) -> Iterator[None]:
+    """Within it, what has a derivative is evaluated by a compiled kernel if that is wanted."""
+    before = _COMPILING.set(wanted)
+    try:
+        yield
+    finally:
+        _COMPILING.reset(before)
 
 
 def applies(entry: "Loss", inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> bool:
@@ -98,6 +117,8 @@ def _evaluate(
     parameters: dict[str, Any],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sum of values, sum of counts, and the derivative of the former in one buffer."""
+    if _COMPILING.get():
+        return _by_kernel(entry, output, target, kept, parameters)
     buffer = torch.empty_like(output, memory_format=torch.contiguous_format)
     sums, numbers = [output.new_zeros(())], [output.new_zeros(())]
     defaults = [p.default for p in entry.parameters.values()]
@@ -108,10 +129,47 @@ def _evaluate(
         into.copy_(derivative)
         sums.append(values.sum())
         numbers.append(values.new_full((), values.numel()) if counts is None else counts.sum())
-    if entry.sum_classes:  # an item counts if any of its elements does
-        items = torch.ones_like(output[:, 0]) if kept is None else kept.any(1).to(output.dtype)
-        numbers = [items.sum()]
+    if entry.sum_classes:
+        numbers = [_items(output, kept)]
     return torch.stack(sums).sum(), torch.stack(numbers).sum(), buffer
+
+
+def _items(output: Tensor, kept: Tensor | None) -> Tensor:
+    """How many items have an element that counts."""
+    items = torch.ones_like(output[:, 0]) if kept is None else kept.any(1).to(output.dtype)
+    return items.sum()
+
+
+def _by_kernel(
+    entry: "Loss",
+    output: Tensor,
+    target: Tensor,
+    kept: Tensor | None,
+    parameters: dict[str, Any],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`_evaluate`, in one kernel; numbers are constants of it, tensors are not."""
+    tensors = {k: v for k, v in parameters.items() if isinstance(v, Tensor)}
+    numbers = tuple((k, v) for k, v in parameters.items() if k not in tensors)
+    values, counts, derivative = _kernel(entry.name, numbers)(output, target, kept, tensors)
+    return values, _items(output, kept) if entry.sum_classes else counts, derivative
+
+
+@functools.lru_cache(maxsize=256)
+def _kernel(name: str, numbers: tuple[tuple[str, Any], ...]) -> Any:
+    from losses.core import get  # which needs this module
+
+    entry, fixed = get(name), dict(numbers)
+
+    def sums(
+        x: Tensor, y: Tensor, mask: Tensor | None, tensors: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        values, derivative, counts = _piece(entry, x, y, mask, fixed | tensors)
+        number = values.new_full((), values.numel()) if counts is None else counts.sum()
+        return values.sum(), number, derivative
+
+    # The compiler counts a code object's variants and stops at some: each kernel has its own.
+    sums.__code__ = sums.__code__.replace(co_name=name)
+    return torch.compile(sums)
 
 
 def _piece(
@@ -145,7 +203,7 @@ def _pieces(
             t if t is None else t.flatten(2 if t.ndim == output.ndim else 1) for t in tensors
         )
     if entry.target == "boxes":
-        most *= 2  # tiny operations, of which the number counts
+        most *= 3  # tiny operations, of which the number counts
     elif entry.target in ("index", "index or probabilities", "probabilities"):
         most *= 4  # few buffers beside one of the softmax
     if size <= most or output.ndim < 3:

@@ -157,8 +157,8 @@ def _back_to_mask_(
     slope = by_predicted.unsqueeze(-1)
     if squared:
         slope = 2 * slope * p
-    slope = (y.unsqueeze(1) * by_both.unsqueeze(-1)).add_(slope).mul_(p)
-    p.neg_().add_(1).mul_(slope)
+    slope = (y.unsqueeze(1) * by_both.unsqueeze(-1)).add_(slope)
+    torch.ops.aten.sigmoid_backward.grad_input(slope, p, grad_input=p)
 
 
 def _back_to_costs_(

@@ -61,6 +61,39 @@ def test_masks_of_any_dtype_are_numbers_a_piece_at_a_time(dtype, monkeypatch):
     torch.testing.assert_close(*slopes)
 
 
+@pytest.mark.parametrize(
+    ("name", "classes", "given"),
+    [
+        ("binary_focal", 0, GAMMA),
+        ("asymmetric", 0, {"positive_gamma": 1.0}),
+        ("multilabel_bce", 0, {"pos_weight": [1.0, 2.0, 3.0, 4.0]}),
+        ("cross_entropy", 4, {"class_weight": [1.0, 2.0, 3.0, 4.0], "smoothing": 0.1}),
+        ("focal", 4, {}),
+    ],
+)
+def test_a_kernel_of_the_compiler_is_the_plain_formula(name, classes, given, plain):
+    module, eager = losses.build(name, compiled=True, **given), losses.build(name, **given)
+    for items, ignored in ((5, False), (5, True), (9, True)):  # 9 has the sizes made symbols
+        drawn = torch.Generator().manual_seed(items)
+        logits = 3 * torch.randn(items, 4, generator=drawn, dtype=torch.float64)
+        target = torch.randint(classes or 2, (items,) if classes else (items, 4), generator=drawn)
+        target[0] = -100 if ignored else 1
+
+        def step(loss, logits=logits.requires_grad_(), target=target):
+            return torch.stack([2 * loss(logits, target), *loss.fraction(logits, target)]), (
+                torch.autograd.grad(2 * loss(logits, target), logits)[0]
+            )
+
+        # both in float64, in another order
+        for ours, right in zip(step(module), plain(lambda: step(eager)), strict=True):
+            torch.testing.assert_close(ours, right, rtol=1e-10, atol=1e-12)
+
+
+def test_a_loss_without_a_derivative_by_hand_has_no_kernel():
+    with pytest.raises(ValueError, match=r"hinge has no derivative by hand.* binary_focal"):
+        losses.build("hinge", compiled=True)
+
+
 def test_second_derivatives_are_those_of_the_plain_formula(plain):
     logits, target = batch()
 
