@@ -77,9 +77,10 @@ def test_a_kernel_of_the_compiler_is_the_plain_formula(name, classes, given, pla
         drawn = torch.Generator().manual_seed(items)
         logits = 3 * torch.randn(items, 4, generator=drawn, dtype=torch.float64)
         target = torch.randint(classes or 2, (items,) if classes else (items, 4), generator=drawn)
+        logits.requires_grad_()
         target[0] = -100 if ignored else 1
 
-        def step(loss, logits=logits.requires_grad_(), target=target):
+        def step(loss, logits=logits, target=target):
             return torch.stack([2 * loss(logits, target), *loss.fraction(logits, target)]), (
                 torch.autograd.grad(2 * loss(logits, target), logits)[0]
             )
