@@ -2,9 +2,10 @@
 
 Every item of a part is a query once, and all others of the part are searched. Near means a small
 angle, so lengths do not matter; a zero vector has the cosine 0 with everything. Cosines are
-computed in float64 and compared as float32. Where they tie, items of other classes come first:
-embeddings that have collapsed to a point find nothing, whatever the order of the items. An item
-that is the only one of its class has nothing to find: it is no query, but may be found.
+computed in float64 and rounded to steps of 1e-7, far above the noise of the sums, so that what is
+equal ties. Where they tie, items of other classes come first: embeddings that have collapsed to a
+point find nothing, whatever the order of the items. An item that is the only one of its class has
+nothing to find: it is no query, but may be found.
 """
 
 import warnings
@@ -97,7 +98,11 @@ def _ranks(
     if not len(queries):
         return
     for rows in torch.split(queries, max(1, at_once // len(labels))):
-        near, itself, size = _cosines(embeddings, rows, at_once).float(), rows[:, None], sizes[rows]
+        near, itself, size = (
+            _rounded(_cosines(embeddings, rows, at_once)),
+            rows[:, None],
+            sizes[rows],
+        )
         mates = by_class[(starts[rows, None] + turns).clamp(max=len(labels) - 1)]
         mates = torch.where(turns < size[:, None], mates, itself)  # [c, R + 1], itself among them
         own = near.gather(1, mates).masked_fill(mates == itself, -torch.inf)
@@ -120,6 +125,11 @@ def _cosines(embeddings: Tensor, rows: Tensor, at_once: int) -> Tensor:
     wanted = unit_vectors(embeddings[rows])
     pieces = torch.split(embeddings, max(1, at_once // embeddings.shape[1]))
     return torch.cat([wanted @ unit_vectors(piece).mT for piece in pieces], 1)
+
+
+def _rounded(cosines: Tensor) -> Tensor:
+    """In steps of 2^-23, as float32, which holds them all."""
+    return cosines.mul_(2**23).round_().float()
 
 
 def unit_vectors(embeddings: Tensor) -> Tensor:

@@ -55,9 +55,10 @@ def _unitbox_derivative(
 ) -> tuple[Tensor, Tensor]:
     pair = _pair(boxes, target)
     loss, by_area, by_inner = _loss_slopes(pair)
-    overlap = (1 - loss).clamp(min=floor)
-    slope = torch.where(1 - loss > floor, 1 / overlap, 0)
-    return -overlap.log(), _to_corners(pair, slope * by_area, slope * by_inner)
+    overlap = 1 - loss
+    overlap = torch.where(loss < 0.5, overlap, pair.shared * _inverse(pair.union))
+    slope = torch.where(overlap > floor, 1 / overlap.clamp(min=floor), 0)
+    return _log_error(loss, overlap, floor), _to_corners(pair, slope * by_area, slope * by_inner)
 
 
 @loss(
@@ -77,7 +78,15 @@ def unitbox(boxes: Tensor, target: Tensor, *, floor: Floor = 1e-6) -> Tensor:
         target: corners [N, 4], in the same units.
         floor: :math:`\epsilon`, the least overlap; boxes with less have no gradient.
     """
-    return -(1 - _pair(boxes, target).loss).clamp(min=floor).log()
+    pair = _pair(boxes, target)
+    return _log_error(pair.loss, ratio(pair.shared, pair.union), floor)
+
+
+def _log_error(loss: Tensor, overlap: Tensor, floor: float) -> Tensor:
+    """-log I / U with all its digits, from 1 - I / U where boxes are near and I / U elsewhere."""
+    near = loss < 0.5
+    close = torch.log1p(-torch.where(near, loss, 0))
+    return -torch.where(near, close, torch.where(near, 1, overlap).clamp(min=floor).log())
 
 
 def _alpha_iou_derivative(
@@ -290,7 +299,8 @@ class _Pair(NamedTuple):
     sides: Tensor  # of the box, below 0 where it is inverted, [axis, N]
     sides_true: Tensor
     inner: Tensor  # of the intersection, below 0 where there is none, [axis, N]
-    apart: Tensor  # area of the union less that of the intersection
+    shared: Tensor  # area of the intersection
+    apart: Tensor  # that of the union less it
     union: Tensor
 
     @property
@@ -306,7 +316,8 @@ def _pair(boxes: Tensor, target: Tensor) -> _Pair:
     inner = torch.minimum(high, high_true) - torch.maximum(low, low_true)
     shared = _area(inner)
     apart = _area(sides) + _area(sides_true) - 2 * shared
-    return _Pair(corners, corners_true, sides, sides_true, inner, apart, apart + shared)
+    union = apart + shared
+    return _Pair(corners, corners_true, sides, sides_true, inner, shared, apart, union)
 
 
 def _rows(boxes: Tensor) -> Tensor:
@@ -361,7 +372,7 @@ def _shape(sides: Tensor) -> tuple[Tensor, Tensor]:
 def _loss_slopes(pair: _Pair) -> tuple[Tensor, Tensor, Tensor]:
     """1 - I / U, and its derivatives by the box's area and by that of the intersection."""
     inverse = _inverse(pair.union)
-    shared = (pair.union - pair.apart) * inverse
+    shared = pair.shared * inverse
     return pair.apart * inverse, shared * inverse, -(1 + shared) * inverse
 
 

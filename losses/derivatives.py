@@ -74,8 +74,9 @@ def binary_focal(
         positive, negative = positive.mul_(alpha), negative.mul_(1 - alpha)
     missed, false = costs(logits, larger)
     missed, false = missed.mul_(positive), false.mul_(negative)
-    slope = negative.sub_(missed, alpha=gamma).mul_(p)
-    slope.addcmul_(positive.sub_(false, alpha=gamma), rest, value=-1)
+    # p before the cost: 0 times what has overflowed were not a number
+    slope = negative.mul_(p).addcmul_(p, missed, value=-gamma)
+    slope.sub_(positive.mul_(rest).addcmul_(rest, false, value=-gamma))
     return missed.add_(false), slope
 
 

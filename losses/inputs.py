@@ -43,6 +43,8 @@ def check_shapes(entry: "Loss", output: Tensor, target: Tensor) -> None:
     elif entry.target in ("binary", "real"):
         if output.shape != target.shape:
             raise ValueError(f"{entry.name} needs output and target of one shape; {shapes}")
+        if entry.region and not output.ndim:
+            raise ValueError(f"{entry.name} needs output and target [N, ...]; {shapes}")
     elif target.is_floating_point() and entry.target != "place":
         if entry.target in ("index", "ordinal"):
             raise ValueError(f"{entry.name} needs class indices (int64), got {target.dtype}")

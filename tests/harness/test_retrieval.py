@@ -48,7 +48,7 @@ def looped(embeddings: Tensor, labels: Tensor, k: int = 5) -> dict[str, float]:
         number = sum(names[i] == names[query] for i in others)
         if not number:
             continue
-        near = {i: np.float32((units[query] * units[i]).sum()) for i in others}
+        near = {i: round(float((units[query] * units[i]).sum()) * 2**23) for i in others}
         order = sorted(others, key=lambda i: (-near[i], names[i] == names[query]))
         hits = [bool(names[i] == names[query]) for i in order]
         ones.append(hits[0])
@@ -84,6 +84,23 @@ def test_where_cosines_tie_other_classes_come_first() -> None:
     close(ours, looped(embeddings, labels))
     order = torch.from_numpy(rng.permutation(150))
     close(searched(embeddings[order], labels[order]), ours)
+
+
+def test_right_angles_tie_though_their_sums_have_noise() -> None:
+    """A query at right angles to one of its class and to another, who stands nearer to the former:
+    products cancel in pairs, but not in the order in which they are added."""
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        query = rng.standard_normal(12)
+        turned = []
+        for pairs in (rng.permutation(12).reshape(6, 2) for _ in range(2)):
+            other = np.zeros(12)
+            other[pairs[:, 0]], other[pairs[:, 1]] = query[pairs[:, 1]], -query[pairs[:, 0]]
+            turned.append(other)
+        mate, rival = turned
+        rival = rival if mate @ rival > 0 else -rival
+        embeddings = torch.from_numpy(np.stack([query, mate, rival]))
+        assert searched(embeddings, torch.tensor([0, 0, 1]))["recall_at_1"] == 0
 
 
 def test_the_search_is_that_of_sklearn() -> None:

@@ -251,6 +251,20 @@ def test_other_settings_conform(name, given):
     assert [f for f in check(name, **given) if f.verdict == "fail"] == []
 
 
+def test_tiny_overlaps_keep_their_digits():
+    """Of unit squares whose corners float32 holds: shares of 5e-3 to 5e-6."""
+    corner = 1 - torch.logspace(-1, -2.5, 5)
+    sides = 1 - corner.double()
+    boxes = torch.zeros(5, 4)
+    boxes[:, 2:] = 1
+    true = torch.cat([corner[:, None].repeat(1, 2), corner[:, None].repeat(1, 2) + 1], 1)
+    expected = -(sides.square() / (2 - sides.square())).log()
+    values = losses.unitbox(boxes, true, reduction="none").double()
+    torch.testing.assert_close(values, expected, rtol=1e-6, atol=0)  # some roundings
+    by_hand = losses.get("unitbox").derivative(boxes, true)[0].double()
+    torch.testing.assert_close(by_hand, expected, rtol=1e-6, atol=0)
+
+
 def test_shapes_that_are_no_boxes_are_refused():
     for shape in ((4,), (3, 5), (2, 3, 4)):
         with pytest.raises(ValueError, match=r"giou needs boxes \[N, 4\] on both sides; got"):

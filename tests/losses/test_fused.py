@@ -90,6 +90,14 @@ def test_a_kernel_of_the_compiler_is_the_plain_formula(name, classes, given, pla
             torch.testing.assert_close(ours, right, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("logit", [-3e38, 3e38])
+def test_the_largest_logits_have_a_gradient(logit):
+    logits = torch.full((6,), logit, requires_grad=True)
+    wrong = torch.full((6,), float(logit < 0))
+    (slope,) = torch.autograd.grad(losses.binary_focal(logits, wrong, reduction="sum"), logits)
+    torch.testing.assert_close(slope, torch.full((6,), 1.0 if logit > 0 else -1.0))
+
+
 def test_a_loss_without_a_derivative_by_hand_has_no_kernel():
     with pytest.raises(ValueError, match=r"hinge has no derivative by hand.* binary_focal"):
         losses.build("hinge", compiled=True)

@@ -438,6 +438,12 @@ def test_regions_without_elements_cost_nothing(name):
     assert value.item() == 0
 
 
+@pytest.mark.parametrize("name", ["binary_dice", "lovasz_hinge", "unified_focal"])
+def test_a_lone_number_is_no_mask(name):
+    with pytest.raises(ValueError, match=rf"{name} needs output and target \[N, ...\]; got output"):
+        losses.build(name)(torch.tensor(0.5), torch.tensor(1))
+
+
 def region(function, **facts):
     """A loss of masks that would be sound but for what it is made to do."""
     names = {k: v for k, v in parameters_of(function).items() if k != "kept"}
