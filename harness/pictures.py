@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -24,6 +25,10 @@ LEAST_SIDE = 256
 """Images whose longer side is shorter are enlarged by a whole number, pixels kept sharp."""
 COVER = 0.5
 """How much of a pixel's colour is that of its mask."""
+DRAWN = ("mask", "semantic", "boxes")
+"""Kinds of data whose truth is drawn on the image; that of others is written beneath it."""
+TITLE = 24
+"""Height of what is written, in pixels."""
 GREY = (128, 128, 128)
 """Of pixels at which nothing is asked."""
 
@@ -32,7 +37,8 @@ def show(chosen: Sequence[str], folder: str | Path | None = None) -> int:
     """Write example pictures of a data set to a folder and say what they show.
 
     Of the first items of each part: PART-NUMBER.png, the image, PART-NUMBER-marked.png, the image
-    with what is true of it; and PART.png, all of them, each above its marked copy.
+    with what is true of it drawn on or written beneath; and PART.png, all of them, drawn ones each
+    above its marked copy.
 
     Args:
         chosen: the data set's name and, as `train` takes them, its parameters, `data.size=[48,64]`.
@@ -73,13 +79,25 @@ def _show_part(loaded: Data, name: str, out: Path) -> None:
     for item, image in enumerate(images):
         true = {k: v[item] for k, v in target.items()} if isinstance(target, dict) else target[item]
         plain = enlarged(pixels(image))
-        shown = marked(image, true, loaded.kind)
+        drawn = loaded.kind in DRAWN
+        shown = marked(image, true, loaded.kind) if drawn else titled(plain, words(true, loaded))
         write(plain, out / f"{name}-{item}.png")
         write(shown, out / f"{name}-{item}-marked.png")
-        pairs.append(torch.cat([plain, shown], 1))
+        pairs.append(torch.cat([plain, shown], 1) if drawn else shown)
         print(f"{out / f'{name}-{item}.png'}  {words(true, loaded)}")
     write(torch.cat(pairs, 2), out / f"{name}.png")
     print(f"{out / f'{name}.png'}  the first {len(rows)} of {len(part)} items")
+
+
+def titled(image: Tensor, text: str) -> Tensor:
+    """uint8 [3, H, W] with words beneath it, as many as fit; [3, H + TITLE, W]."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    title = Image.new("RGB", (image.shape[2], TITLE))
+    font = ImageFont.load_default(TITLE * 2 / 3)
+    ImageDraw.Draw(title).text((title.width // 2, TITLE // 2), text, font=font, anchor="mm")
+    below = torch.from_numpy(np.array(title)).movedim(2, 0)
+    return torch.cat([image, below], 1)
 
 
 def pixels(image: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Everything a run needs before its first step: data, model and objective that fit together."""
 
+import copy
 import functools
 import sys
 import time
@@ -56,6 +57,7 @@ def prepare(config: RunConfig) -> Prepared:
     draw = task_class.draw(loaded, config.trainer.batch_size, settings)
     augment = Augment(loaded.augment, seeds["augment"])
     batches = Batches(loaded.train, config.trainer.batch_size, seeds["order"], draw, augment)
+    _check_model(config, model, batches)
     projections = [build_projection(name, **given) for name, given in config.projection.items()]
     task = task_class(
         loaded, model, objective, config.optimizer, batches, settings, teacher, projections
@@ -72,6 +74,26 @@ def prepare(config: RunConfig) -> Prepared:
 
 def _built(config: Mapping[str, Any], shape: tuple[int, ...], outputs: int, seed: int) -> nn.Module:
     return models.build(config["name"], shape, outputs, seed=seed, **_without_name(config))
+
+
+def _check_model(config: RunConfig, model: nn.Module, batches: Batches) -> None:
+    """Refuse what would fail at an epoch's last batch, and pixels that would be scaled twice."""
+    name, trainer = config.model["name"], config.trainer
+    if config.data.get("normalise") and getattr(model, "normalises", False):
+        raise ValueError(f"{name} normalises colours itself: set data.normalise=false")
+    least = min(len(rows) for rows in batches.rows(0))
+    normed = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())
+    if least // trainer.devices != 1 or not normed or models.get(name).gives == "boxes":
+        return
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            copy.deepcopy(model).train()(torch.zeros(1, *batches.part.inputs.shape[1:]))
+        except ValueError as error:  # of batch normalisation, where an item is a single place
+            items = len(batches.part)
+            raise ValueError(
+                f"{name} cannot train on a batch of one item, which trainer.batch_size="
+                f"{trainer.batch_size} leaves of {items}: choose another ({error})"
+            ) from None
 
 
 def load_data(config: RunConfig) -> Data:

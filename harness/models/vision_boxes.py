@@ -48,7 +48,10 @@ class VisionDetector(Adapted):
 
     Attributes:
         heads: names, or beginnings of names, of weights that depend on the number of classes.
+        normalises: it subtracts the mean of colours and divides by their sd itself.
     """
+
+    normalises = True
 
     def __init__(
         self,

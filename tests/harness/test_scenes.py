@@ -213,6 +213,23 @@ def test_data_show_writes_pictures_of_every_part(
     assert read(tmp_path / "val.png").shape == (3, 2 * 160, 3 * 240)
 
 
+def test_labels_are_written_beneath(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "show", "digits", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    shown = [line.split() for line in said if "/test-" in line]
+    labels = [label for _, label in shown]
+    marked = [read(tmp_path / f"test-{item}-marked.png") for item in range(len(labels))]
+    for item, picture in enumerate(marked):
+        plain = read(tmp_path / f"test-{item}.png")
+        height = plain.shape[1]
+        assert torch.equal(picture[:, :height], plain)
+        written = [other[:, height:] for other in marked]
+        same = [labels[i] for i, text in enumerate(written) if torch.equal(text, written[item])]
+        assert set(same) == {labels[item]}
+        assert written[item].any()
+    assert read(tmp_path / "test.png").shape[1] == marked[0].shape[1]
+
+
 def test_boxes_and_masks_are_drawn_where_they_are() -> None:
     masks = torch.zeros(2, 20, 30, dtype=torch.uint8)
     masks[0, 5:8, 10:20] = 1

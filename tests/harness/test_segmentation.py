@@ -446,6 +446,15 @@ def test_a_torchvision_model_takes_a_batch_of_the_task() -> None:
     assert probe(compose(words)).gradient
 
 
+def test_a_last_batch_of_one_item_is_refused_where_a_model_cannot_take_it() -> None:
+    """DeepLab has a place of one pixel, whose variance is not to be had."""
+    words = [SCENES, "data.scenes=[13,6,6]", "trainer.batch_size=6", "loss=dice"]
+    message = "cannot train on a batch of one item, which trainer.batch_size=6 leaves of 13"
+    with pytest.raises(ValueError, match=message):
+        prepare(compose([*words, "model=torchvision/deeplabv3_mobilenet_v3_large"]))
+    assert prepare(compose([*words, "model=torchvision/lraspp_mobilenet_v3_large"]))
+
+
 # Whole runs
 
 

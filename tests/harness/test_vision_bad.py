@@ -11,6 +11,7 @@ import torch
 
 from harness import data
 from harness.compose import compose
+from harness.prepare import prepare
 from harness.run import run
 from harness.store import Store
 from tests.harness import tiny
@@ -33,6 +34,14 @@ def refused(name: str, **given: Any) -> str:
 
 def items(one: data.Data) -> set[int]:
     return {int(row) for rows in one.rows.values() for row in rows}
+
+
+def test_colours_are_not_normalised_twice(tmp_path: Path) -> None:
+    tiny.coco(tmp_path)
+    words = ["task=detection/coco", f"data.root={tmp_path}", "data.size=[64,64]"]
+    words += ["model=torchvision/fcos_resnet50_fpn", "loss=fcos", "data.normalise=true"]
+    with pytest.raises(ValueError, match="normalises colours itself: set data.normalise=false"):
+        prepare(compose(words))
 
 
 def truncated(file: Path) -> None:
