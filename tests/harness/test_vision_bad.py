@@ -40,7 +40,7 @@ def test_colours_are_not_normalised_twice(tmp_path: Path) -> None:
     tiny.coco(tmp_path)
     words = ["task=detection/coco", f"data.root={tmp_path}", "data.size=[64,64]"]
     words += ["model=torchvision/fcos_resnet50_fpn", "loss=fcos", "data.normalise=true"]
-    with pytest.raises(ValueError, match="normalises colours itself: set data.normalise=false"):
+    with pytest.raises(ValueError, match=r"normalises colours itself: set data\.normalise=false"):
         prepare(compose(words))
 
 
