@@ -28,6 +28,9 @@ class Batches:
         draw: how batches are composed; None takes `size` after `size` of a random order.
         augment: what is done to the items of a batch, by their row numbers and the epoch.
         rank, world: which share of each batch this process takes.
+
+    Attributes:
+        epoch, skip: where the next iteration starts: an epoch, and batches of it that are left out.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Batches:
         self.part, self.size, self.seed, self.draw = part, size, seed, draw
         self.augment = augment
         self.rank, self.world = rank, world
-        self.epoch = 0
+        self.epoch, self.skip = 0, 0
 
     def __len__(self) -> int:
         return len(self.rows(0)) if self.draw else -(-len(self.part) // self.size)
@@ -62,7 +65,8 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         epoch, self.epoch = self.epoch, self.epoch + 1
-        shares = [rows[self.rank :: self.world] for rows in self.rows(epoch)]
+        skip, self.skip = self.skip, 0
+        shares = [rows[self.rank :: self.world] for rows in self.rows(epoch)[skip:]]
         for rows, (inputs, target) in zip(shares, self.part.batches(shares), strict=True):
             yield self.augment(inputs, target, rows, epoch) if self.augment else (inputs, target)
 

@@ -52,7 +52,9 @@ class TrainerConfig:
     """How long and on what.
 
     `accelerator`, `devices`, `strategy` and `workers`, the processes that read pictures which are
-    not kept in memory, do not decide the outcome.
+    not kept in memory, do not decide the outcome. Nor does `gradients`: every so many steps those
+    of the single terms are measured (0: never), see :mod:`harness.gradients`. Nor `checkpoint`:
+    every so many steps the run writes down where it is (0: never), see :mod:`harness.checkpoint`.
 
     The number of threads does, in the last bits, so it is fixed and not what the machine has.
     Without `test` the test part is left alone, as a tuner's trials do.
@@ -69,6 +71,8 @@ class TrainerConfig:
     devices: Count = 1
     strategy: str = "auto"
     workers: Annotated[int, Bounds(0, 1024)] = 0
+    gradients: Annotated[int, Bounds(0)] = 0
+    checkpoint: Annotated[int, Bounds(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ def outcome(config: RunConfig) -> dict[str, Any]:
     Of paths it is their content that does.
     """
     plain = config.shared()
-    for key in ("accelerator", "devices", "strategy", "workers"):
+    for key in ("accelerator", "devices", "strategy", "workers", "gradients", "checkpoint"):
         del plain["trainer"][key]
     for key in ("root", "download", "memory"):
         plain["data"].pop(key, None)

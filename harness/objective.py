@@ -91,6 +91,10 @@ class Objective(nn.Module):
         now = self._weights(progress)
         self.weights.copy_(torch.tensor([now[name] for name in self.modules_by_term]))
 
+    def current(self) -> list[float]:
+        """The weight of every term that is computed, as it is now."""
+        return self.weights.tolist() if self.scheduled else list(self.constant)
+
     def _moves(self, name: str) -> bool:
         weight = self.config.terms[name].weight
         mixed = isinstance(self.config.p, Schedule) and name in self.config.losses()

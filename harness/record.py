@@ -20,8 +20,13 @@ class Record:
         curve: one mapping per evaluation while training: `epoch`, `step`, `train/loss`,
             `train/TERM` (raw) and `train/TERM.weighted` where there are several terms or schedules,
             `val/METRIC`.
+        start: at the first step `loss`, and `gradient`, the norm by the model's parameters before
+            clipping; without what is not finite.
+        gradients: with `trainer.gradients`, those of the objective's terms: `every`, `terms`, and
+            one entry per measured step of `steps`, `weights` and what
+            :class:`harness.gradients.Pulls` says; null where undefined or not finite.
         references: metrics, as in `metrics`, of what has learnt nothing: the raw inputs, say.
-        seconds: `train` and `total` wall time.
+        seconds: `train` and `total` wall time, and `gradients`, which `train` is without.
         steps: optimiser steps taken.
         parameters: number of trainable parameters of the model.
         peak_memory: peak memory in bytes (device memory on a GPU, resident set otherwise).
@@ -40,6 +45,8 @@ class Record:
     seed: int
     metrics: dict[str, float] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
+    start: dict[str, float] = field(default_factory=dict)
+    gradients: dict[str, Any] = field(default_factory=dict)
     references: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     steps: int = 0
@@ -51,3 +58,11 @@ class Record:
     notes: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     version: int = VERSION
+
+
+def lacks_gradients(record: Record, every: int) -> bool:
+    """Whether a run must be trained again because its record has none and they are asked for.
+
+    Those that were measured answer every request, at whatever steps.
+    """
+    return bool(every) and record.status == "done" and not record.gradients

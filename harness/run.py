@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule
 
-from harness import models, provenance, samples
+from harness import checkpoint, models, provenance, samples
 from harness.batches import Batches
+from harness.checkpoint import Checkpoints
 from harness.config import RunConfig, outcome, run_id
 from harness.data import Part
+from harness.gradients import Gradients
 from harness.prepare import load_data, prepare, probe
-from harness.record import Record
+from harness.record import Record, lacks_gradients
 from harness.store import Store, StoreError, write_atomically
 from harness.tasks._shown import pictures
 from harness.tasks.base import Diverged, Task
@@ -79,9 +81,13 @@ def run_once(
     with store.claim(identity) as free:
         if not free:
             return None
+        if force:
+            checkpoint.remove(store.run_folder(identity))
         unsaved = config.save and not Path(config.save).exists()
         there = None if force or unsaved else store.read(identity)
-        return there or run(config, store, callbacks=callbacks)
+        if there is None or lacks_gradients(there, config.trainer.gradients):
+            return run(config, store, callbacks=callbacks)
+        return there
 
 
 def run(config: RunConfig, store: Store, *, callbacks: Sequence[Callback] = ()) -> Record:
@@ -106,7 +112,7 @@ def run(config: RunConfig, store: Store, *, callbacks: Sequence[Callback] = ()) 
         else open_trackers(config.trackers, folder, facts["id"], facts["config"], group)
     )
     try:
-        _train(config, facts, [*callbacks, _Mirror(mirrors)])
+        _train(config, facts, folder, [*callbacks, _Mirror(mirrors)])
         facts["status"] = "done"
     except Diverged as reason:
         facts |= {"status": "diverged", "error": str(reason), "steps": reason.step}
@@ -121,6 +127,7 @@ def run(config: RunConfig, store: Store, *, callbacks: Sequence[Callback] = ()) 
     record = Record(**facts | {"seconds": {**seconds, "total": time.perf_counter() - started}})
     if not follows():
         store.write(record)
+        checkpoint.remove(folder)
     for mirror in mirrors:
         mirror.finish(record.status, record.metrics)
     return record
@@ -146,15 +153,25 @@ class _References(Callback):
         self.parts = parts
         self.found: dict[str, dict[str, float]] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        return self.found
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.found.update(state_dict)
+
     def on_fit_start(self, _: Any, task: LightningModule) -> None:
         assert isinstance(task, Task)
+        if self.found:  # before the run was stopped; the model has learnt since
+            return
         for split, part in self.parts.items():
             for name, metrics in task.references(part).items():
                 judged = {f"{split}/{metric}": value for metric, value in metrics.items()}
                 self.found.setdefault(name, {}).update(judged)
 
 
-def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callback]) -> None:
+def _train(
+    config: RunConfig, facts: dict[str, Any], folder: Path, callbacks: Sequence[Callback]
+) -> None:
     """Fit and evaluate, noting in `facts` whatever is known, so that a failure keeps it."""
     torch.set_num_threads(config.trainer.threads)
     provenance.reset_peak_memory()
@@ -170,15 +187,21 @@ def _train(config: RunConfig, facts: dict[str, Any], callbacks: Sequence[Callbac
     parts = {"val": prepared.data.val} | (
         {"test": prepared.data.test} if config.trainer.test else {}
     )
-    references = _References(parts)
-    facts["references"] = references.found
+    references, gradients = _References(parts), Gradients(config.trainer.gradients)
+    facts |= {"references": references.found, "start": gradients.start}
+    facts["gradients"] = gradients.found
+    checkpoints = Checkpoints(folder, facts["id"], config.trainer.checkpoint)
     started = time.perf_counter()
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(prepared.seeds["dropout"])
-        trainer = make_trainer(config, [*callbacks, references], config.trainer.epochs)
-        fit(trainer, task)
+        own = [*callbacks, references, gradients, checkpoints]
+        trainer = make_trainer(config, own, config.trainer.epochs)
+        fit(trainer, task, checkpoints.newest())
     facts["steps"] = trainer.global_step
-    facts["seconds"] = {"train": time.perf_counter() - started}
+    seconds = checkpoints.seconds + time.perf_counter() - started - gradients.seconds
+    facts["seconds"] = {"train": seconds}
+    if gradients.every:
+        facts["seconds"]["gradients"] = gradients.seconds
     val = task.evaluate(prepared.data.val)
     task.end_curve(val)
     facts["metrics"] = {f"val/{name}": value for name, value in val.items()}

@@ -5,12 +5,14 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
+from harness.checkpoint import Files
 from harness.config import RunConfig
 from harness.tasks.base import Task
 
@@ -39,6 +41,7 @@ def make_trainer(
         devices=wanted.devices,
         strategy=wanted.strategy,
         callbacks=[*callbacks],
+        plugins=[Files()],
         deterministic="warn",
         use_distributed_sampler=False,  # Batches shares each batch itself
         num_sanity_val_steps=0,
@@ -51,9 +54,11 @@ def make_trainer(
     )
 
 
-def fit(trainer: Trainer, task: Task) -> None:
+def fit(trainer: Trainer, task: Task, checkpoint: Path | None = None) -> None:
     """Train, and leave the model where it was trained: a Trainer takes it from a GPU at its end."""
-    trainer.fit(task)
+    if checkpoint and trainer.precision == "64-true":
+        task.double()  # Lightning would read the weights into single precision first
+    trainer.fit(task, ckpt_path=checkpoint)
     task.to(trainer.strategy.root_device)
 
 

@@ -164,6 +164,17 @@ class Task(LightningModule):
         own = self.batches
         return Batches(part, own.size, own.seed, own.draw, own.augment, **share)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lossbench.task"] = {
+            "curve": self.curve,
+            "sums": self.sums,
+            "added": self.added,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kept = checkpoint["lossbench.task"]
+        self.curve[:], self.sums, self.added = kept["curve"], kept["sums"], kept["added"]
+
     def val_dataloader(self) -> Batches:
         """Every process evaluates every item, so that each is counted exactly once."""
         return self._in_order(self.data.val)
