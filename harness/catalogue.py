@@ -163,7 +163,7 @@ def _metrics(task: str) -> dict[str, str]:
 
 def _table(entries: Mapping[str, Entry]) -> str:
     width = max(map(len, entries))
-    return "\n".join(f"{name:<{width}}  {_plain(e['summary'])}" for name, e in entries.items())
+    return "\n".join(f"{name:<{width}}  {_brief(e['summary'])}" for name, e in entries.items())
 
 
 def _page(name: str, entry: Entry) -> str:
@@ -172,6 +172,11 @@ def _page(name: str, entry: Entry) -> str:
         shown += ["", "parameters", *(f"  {text}" for text in entry["parameters"])]
     about = {k: v for k, v in entry.items() if k not in ("summary", "text", "parameters")}
     return "\n".join([*shown, "", *(f"{key:<12}{value}" for key, value in about.items())]).rstrip()
+
+
+def _brief(summary: str) -> str:
+    """Its words; an entry's own page has the formula."""
+    return _plain(re.sub(r"[,:]?\s+:math:`.*", ".", summary))
 
 
 def _plain(text: str) -> str:

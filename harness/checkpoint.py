@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 
 from harness import across
 from harness.batches import Batches
@@ -97,7 +97,7 @@ class Checkpoints(Callback):
         """Where to go on; None for a run that starts, or that is not to leave any."""
         return newest(self.folder, self.run) if self.every else None
 
-    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
+    def on_train_start(self, trainer: Any, _: LightningModule) -> None:
         """Go on with the batches and the random numbers of who wrote the checkpoint."""
         self.written = trainer.global_step
         if self.chance:
@@ -114,7 +114,7 @@ class Checkpoints(Callback):
     def _stop(self, _: int, __: FrameType | None) -> None:
         self.stopping = True
 
-    def on_train_batch_start(self, trainer: Trainer, _: LightningModule, *__: Any) -> None:
+    def on_train_batch_start(self, trainer: Any, _: LightningModule, *__: Any) -> None:
         """Write one if it is time."""
         if not self.every:
             return
@@ -142,9 +142,7 @@ class Checkpoints(Callback):
             signal.signal(each, handler)
         self.before = {}
 
-    def on_save_checkpoint(
-        self, _: Trainer, __: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, _: Any, __: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add whose it is and the random states of all processes."""
         states: list[Any] = [None] * across.processes()
         if across.processes() > 1:
@@ -154,7 +152,7 @@ class Checkpoints(Callback):
         checkpoint |= {RUN: self.run, CHANCE: states}
 
     def on_load_checkpoint(
-        self, _: Trainer, __: LightningModule, checkpoint: Mapping[str, Any]
+        self, _: Any, __: LightningModule, checkpoint: Mapping[str, Any]
     ) -> None:
         """Keep the random states until the first step."""
         self.chance = checkpoint[CHANCE]

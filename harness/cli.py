@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, NoReturn
 
+from harness.claims import options as claims
+
 if TYPE_CHECKING:
     from harness.comparison import Note
 
@@ -19,6 +21,7 @@ examples:
   lossbench train -m task=regression/diabetes loss=mse,mae,huber seed=0,1,2
   lossbench sweep imbalance
   lossbench sweep my_sweep.yaml seeds=5 trainer.epochs=10
+  lossbench report dice_ce_weight penalties
   lossbench losses focal
   lossbench atlas focal bce --out my_atlas
 """
@@ -28,6 +31,9 @@ class _Parser(argparse.ArgumentParser):
     """Names the nearest command where there is none of that name."""
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("required: COMMAND"):
+            self.print_help(sys.stderr)
+            self.exit(2)
         wrong = re.match(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if wrong:
             known = re.findall(r"[a-z]+", wrong[2])
@@ -57,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", nargs=0, action=_Version, help="print the version and leave")
+    top.add_argument("-V", "--version", nargs=0, action=_Version, help="print the version")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, words: str, *, overrides: bool = True) -> argparse.ArgumentParser:
@@ -71,13 +77,13 @@ def parser() -> argparse.ArgumentParser:
     for name, words in (
         ("sweep", "plan a sweep, train what is missing, report; the same call resumes"),
         ("plan", "show what a sweep would do; trains nothing"),
-        ("report", "compare the records there are, also of a half-finished sweep"),
+        ("report", "compare the records there are, also of a half-finished sweep, or of several"),
     ):
         added = commands.add_parser(name, help=words, description=words)
         added.add_argument("name", help="a shipped sweep, or the path of a YAML file")
-        added.add_argument(
-            "overrides", nargs="*", help="key=value for all arms, seeds=N, store=PATH"
-        )
+        help_ = "key=value for all arms, seeds=N, store=PATH"
+        help_ += "; names of more sweeps, for one page of all" if name == "report" else ""
+        added.add_argument("overrides", nargs="*", help=help_)
         help_ = "exit code 3 if there is any alarm or warning"
         added.add_argument("--strict", action="store_true", help=help_)
         if name == "sweep":
@@ -86,12 +92,32 @@ def parser() -> argparse.ArgumentParser:
             )
             added.add_argument("--only", metavar="PATTERN", help="arms (or task/arm) that match")
             added.add_argument("--force", action="store_true", help="train also what is done")
-        if name != "report":
+        if name == "report":
+            help_ = "metric to show against the headline's; else one is chosen by rule"
+            added.add_argument("--against", metavar="METRIC", help=help_)
+        else:
             added.add_argument("--jobs", type=_positive, metavar="N", help="processes at once")
+    claims.add(command, _positive)
     command("demo", "a small sweep on real data, ending in a table and a report")
+    _add_bundles(command)
     _add_describing(command)
     command("doctor", "check versions, devices, disk, store, configs and losses")
     return top
+
+
+def _add_bundles(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands that hand a sweep to others, and repeat what others handed over."""
+    added = command("bundle", "write a sweep as one archive, to be repeated", overrides=False)
+    added.add_argument("name", help="a shipped sweep, or the path of a YAML file")
+    added.add_argument("overrides", nargs="*", help="those of the sweep, store=PATH")
+    added.add_argument("--output", metavar="FILE", help="the archive (NAME.zip)")
+    again = command("reproduce", "repeat the runs of such an archive", overrides=False)
+    again.add_argument("archive", help="what bundle wrote")
+    again.add_argument("overrides", nargs="*", help="plugins=[FILE], files=[PATH], data.root=PATH")
+    again.add_argument("--sample", type=_positive, metavar="K", help="K runs, spread over arms")
+    again.add_argument("--store", metavar="FOLDER", help="for its records (below results)")
+    again.add_argument("--device", choices=("cpu", "gpu", "auto"), help="as the bundle if not said")
+    again.add_argument("--jobs", type=_positive, metavar="N", help="processes at once")
 
 
 def _add_describing(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -129,8 +155,8 @@ def _positive(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code.
 
-    0 if it worked, 1 for a failure, 2 for wrong input, 3 for alarms or warnings under --strict, 130
-    for Ctrl-C.
+    0 if it worked, 1 for a failure, 2 for wrong input, 3 for alarms or warnings under --strict, 4
+    if a bundle was not reproduced, 130 for Ctrl-C.
     """
     from harness.commands import Stopped
     from harness.launch import LaunchError
@@ -189,7 +215,20 @@ def _run(chosen: argparse.Namespace) -> int:
         notes = commands.plan(chosen.name, chosen.overrides, chosen.jobs)
         return _judged(notes, chosen.strict)
     if chosen.command == "report":
-        return _judged(commands.report(chosen.name, chosen.overrides), chosen.strict)
+        from harness.reports import report
+
+        notes = report([chosen.name, *chosen.overrides], chosen.against)
+        return _judged(notes, chosen.strict)
+    if chosen.command == "bundle":
+        commands.bundle(chosen.name, chosen.overrides, chosen.output)
+        return 0
+    if chosen.command == "reproduce":
+        from harness import reproduce
+
+        how = reproduce.Choice(chosen.sample, chosen.store, chosen.device, chosen.jobs)
+        return reproduce.reproduce(chosen.archive, chosen.overrides, how)
+    if chosen.command == "claim":
+        return claims.run(chosen)
     if chosen.command == "demo":
         commands.demo(chosen.overrides)
     elif chosen.command == "doctor":

@@ -11,9 +11,10 @@ from harness import sweep as sweeps
 from harness import tune
 from harness.comparison import Note
 from harness.launch import Launch, default_jobs
-from harness.plan import Plan, PlannedRun
+from harness.plan import Plan, PlannedRun, Tuning
 from harness.progress import Progress, clock
-from harness.record import Record
+from harness.record import Record, lacks_gradients
+from harness.shown import clean
 from harness.store import Store
 
 SHOWN = 5
@@ -40,7 +41,7 @@ def read_all(plan: Plan, store: Store) -> dict[str, Record]:
     return {run_id: record for run_id, record in found.items() if record is not None}
 
 
-def _read(plan: Plan, store: Store) -> tuple[Plan, dict[str, Record]]:
+def settled(plan: Plan, store: Store) -> tuple[Plan, dict[str, Record]]:
     """The records there are, and the plan with all that follows from them."""
     while True:
         records = read_all(plan, store)
@@ -63,8 +64,10 @@ def to_do(plan: Plan, records: Mapping[str, Record], choice: Choice) -> list[Pla
         if choice.only and not _matches(choice.only, run.task, run.arm):
             return False
         record = records.get(run.id)
-        again = choice.retry_failed and record is not None and record.status != "done"
-        return choice.force or record is None or again
+        if record is None or choice.force:
+            return True
+        again = choice.retry_failed and record.status != "done"
+        return again or lacks_gradients(record, run.config.get("trainer", {}).get("gradients", 0))
 
     return [run for run in plan.runs() if wanted(run)]
 
@@ -88,22 +91,22 @@ def sweep(name: str, overrides: Sequence[str], choice: Choice) -> list[Note]:
         from harness.trackers import check_trackers
 
         check_trackers(wanted.trackers)
-    made, plan, records = _planned(wanted)
+    made, plan, records = planned(wanted)
     runs = to_do(plan, records, choice)
     sweeps.save(wanted, made)
     jobs = min(choice.jobs or default_jobs(), len(runs) + _later(plan))
     print(summary(plan, records, runs, jobs))
     if runs:
         _train_all(plan, records, runs, wanted, choice, jobs)
-        plan, records = _read(plan, wanted.store)
+        plan, records = settled(plan, wanted.store)
         sweeps.save(wanted, dataclasses.replace(made, tuning=plan.tuning))
     return _show(plan, records, wanted)
 
 
-def _planned(wanted: sweeps.Request) -> tuple[Plan, Plan, dict[str, Record]]:
+def planned(wanted: sweeps.Request) -> tuple[Plan, Plan, dict[str, Record]]:
     """The plan to be saved, the same with all that follows from records, and these."""
     made = sweeps.plan(wanted)
-    plan, records = _read(made, wanted.store)
+    plan, records = settled(made, wanted.store)
     made = sweeps.remember(wanted, made, plan, records)
     return made, dataclasses.replace(plan, planned=made.planned, late=made.late), records
 
@@ -145,7 +148,7 @@ def _train_all(
         left = len(runs) - progress.ended
         raise Stopped(f"stopped with {left} runs left; go on with: {plan.command}") from None
     for event in refused:
-        print(f"{event.run.arm} seed {event.run.seed}: {event.error}", file=sys.stderr)
+        print(f"{event.run.arm} seed {event.run.seed}: {clean(event.error)}", file=sys.stderr)
 
 
 def plan(name: str, overrides: Sequence[str], jobs: int | None) -> list[Note]:
@@ -153,37 +156,61 @@ def plan(name: str, overrides: Sequence[str], jobs: int | None) -> list[Note]:
     from harness.compare import compare
     from harness.fairness import serious
 
-    _, made, records = _planned(sweeps.request(name, overrides))
+    _, made, records = planned(sweeps.request(name, overrides))
     left = to_do(made, records, Choice())
     notes = compare(made, records).notes
     print(summary(made, records, left, jobs or default_jobs(), arms=True))
     for note in serious(notes):
-        print(f"{note.level:<10}{note.text}")
+        print(f"{note.level:<10}{clean(note.text)}")
     return notes
 
 
-def report(name: str, overrides: Sequence[str]) -> list[Note]:
+def report(name: str, overrides: Sequence[str], against: str | None = None) -> list[Note]:
     """Compare whatever records there are, print the table, write the reports."""
     wanted = sweeps.request(name, overrides)
-    made, plan, records = _planned(wanted)
+    made, plan, records = planned(wanted)
     sweeps.save(wanted, made)
-    return _show(plan, records, wanted)
+    return _show(plan, records, wanted, against)
 
 
-def _show(plan: Plan, records: Mapping[str, Record], wanted: sweeps.Request) -> list[Note]:
+def bundle(name: str, overrides: Sequence[str], output: str | None) -> None:
+    """Write what there is of a sweep as one archive.
+
+    Raises:
+        ValueError: there is no record yet, or something is there under the archive's name.
+        StoreError: it cannot be written.
+    """
+    from harness import pack
+
+    wanted = sweeps.request(name, overrides)
+    made, plan, records = planned(wanted)
+    sweeps.save(wanted, made)
+    path, needs = pack.bundle(wanted, plan, records, output)
+    missing = len({run.id for run in plan.runs()}) + _later(plan) - len(records)
+    print(f"bundle    {path}: {_many(len(records), 'record')}, {missing} of the plan missing")
+    for need in needs:
+        print(f"not in it {need.name}, a {need.kind} of yours; sha256 {need.sha256[:12]}")
+
+
+def _show(
+    plan: Plan,
+    records: Mapping[str, Record],
+    wanted: sweeps.Request,
+    against: str | None = None,
+) -> list[Note]:
     from harness.compare import compare
     from harness.report import terminal, write_report
 
-    comparison = compare(plan, records)
+    comparison = compare(plan, records, against)
     print()
     print(terminal(comparison, color=sys.stdout.isatty()))
     bad = [run for run in plan.runs() if run.id in records and records[run.id].status != "done"]
     for run in bad[:SHOWN]:
         record = records[run.id]
-        print(f"{record.status}: {run.task} {run.arm} seed {run.seed}: {record.error}")
+        print(f"{record.status}: {run.task} {run.arm} seed {run.seed}: {clean(record.error)}")
     if bad:
         print(f"{_many(len(bad), 'run')} not done; --retry-failed trains them again")
-    print(f"\nreport  {write_report(plan, records, wanted.folder, wanted.store)}")
+    print(f"\nreport  {write_report(plan, records, wanted.folder, wanted.store, against)}")
     return comparison.notes
 
 
@@ -218,7 +245,21 @@ def summary(
         lines.insert(0, f"question  {plan.question}")
     if comparisons:
         lines.append(f"evidence  {evidence(len(plan.seeds), comparisons)}")
+    if plan.tuning:
+        lines.append(f"tune      {_tuning(plan.tuning)}")
     return "\n".join([*lines, *_arm_lines(plan)] if arms else lines)
+
+
+def _tuning(tuning: Tuning) -> str:
+    """How arms are tuned: what all may set, and what some may set beside."""
+    ranges = tuning.ranges.values()
+    shared = {k: v for k, v in next(iter(ranges)).items() if all(k in each for each in ranges)}
+    words = [f"{key}={value}" for key, value in shared.items()]
+    for arm, own in tuning.ranges.items():
+        beside = [f"{key}={value}" for key, value in own.items() if key not in shared]
+        words += [f"{arm} also {', '.join(beside)}"] if beside else []
+    effort = f"{_many(tuning.number, 'trial')} per arm on {_many(len(tuning.seeds), 'seed')}"
+    return f"{effort} by {tuning.metric} ({tuning.sampler}): {'; '.join(words)}"
 
 
 def _trials(plan: Plan) -> int:

@@ -6,16 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from harness import controlled, fairness, statistics, summary, tuned
+from harness import controlled, fairness, response, statistics, summary, tuned
 from harness.comparison import (
     ArmResult,
     Comparison,
     Contrast,
     ControlResult,
+    Response,
     RunStatus,
     SeedRun,
     TaskResult,
+    Tradeoff,
 )
+from harness.made_of import made_of
 from harness.plan import Cell, Plan
 from harness.record import Record
 from harness.statistics import ALPHA, holm, paired
@@ -47,7 +50,7 @@ class _Study:
         return self.plan.directions[self.plan.metric] == "higher"
 
 
-def compare(plan: Plan, records: Mapping[str, Record]) -> Comparison:
+def compare(plan: Plan, records: Mapping[str, Record], against: str | None = None) -> Comparison:
     """Compare every arm with the baseline, task by task, on the seeds where both are done.
 
     While a run is still without a record there is no interval, no p and no verdict.
@@ -55,15 +58,18 @@ def compare(plan: Plan, records: Mapping[str, Record]) -> Comparison:
     Args:
         plan: the sweep.
         records: records by run id; those of other sweeps may be among them.
+        against: the metric to show against the headline's, instead of one chosen by rule.
 
     Raises:
-        ValueError: the plan does not say whether its metric is better higher or lower.
+        ValueError: the plan does not say which way its metric, or that one, is better.
     """
     if plan.metric not in plan.directions:
         known = ", ".join(plan.directions) or "none"
         raise ValueError(f"plan {plan.name} has no direction for {plan.metric}, only for: {known}")
+    if against:
+        response.check_metric(against, plan.metric, plan.directions)
     study = _study(plan, records)
-    tasks = [_task(study, task) for task in plan.tasks]
+    tasks = [_task(study, task, against) for task in plan.tasks]
     statuses = [run.status for runs in study.runs.values() for run in runs]
     draft = Comparison(
         name=plan.name,
@@ -151,7 +157,7 @@ def _pairs(arm: list[SeedRun], other: list[SeedRun]) -> dict[int, float]:
     return found
 
 
-def _task(study: _Study, task: str) -> TaskResult:
+def _task(study: _Study, task: str, against: str | None) -> TaskResult:
     """All arms of one task, judged and ranked."""
     cells = summary.cells_of(study.plan, task)
     done = {cell.arm: summary.done_runs(cell, study.records) for cell in cells}
@@ -170,7 +176,38 @@ def _task(study: _Study, task: str) -> TaskResult:
     for arm in [*(arm for arm in done if arm != study.plan.baseline), study.plan.baseline]:
         seen.update(done.get(arm, {}))
     references = summary.references(seen)
-    return TaskResult(task, results, metric, summary.responses(cells), references, controls)
+    return TaskResult(
+        task,
+        results,
+        metric,
+        _responses(study, cells),
+        references,
+        controls,
+        _tradeoff(study, results, against),
+    )
+
+
+def _responses(study: _Study, cells: list[Cell]) -> list[Response]:
+    """Arms that differ in one number, judged once every run has ended."""
+    found = summary.responses(cells)
+    if study.pending:
+        return found
+    values = {cell.arm: _values(study, cell) for cell in cells}
+    whole = len(study.plan.seeds)
+    return [response.judged(given, values, whole, higher=study.higher) for given in found]
+
+
+def _tradeoff(study: _Study, results: list[ArmResult], against: str | None) -> Tradeoff | None:
+    means = {result.arm: result.mean for result in results if result.mean is not None}
+    others = {result.arm: result.others for result in results}
+    plan = study.plan
+    return response.tradeoff(plan.metric, means, others, plan.directions, against)
+
+
+def _values(study: _Study, cell: Cell) -> dict[int, float]:
+    """The headline metric of a cell's done runs by seed."""
+    runs = study.runs[cell.task, cell.arm]
+    return {run.seed: run.value for run in runs if run.value is not None}
 
 
 def _controls(
@@ -192,21 +229,10 @@ def _controls(
 
 def _best(study: _Study, cells: Iterable[Cell]) -> set[str]:
     """Arms with every run done that are not significantly worse than the best mean among them."""
-    runs = {c.arm: study.runs[c.task, c.arm] for c in cells}
-    values = {
-        arm: [run.value for run in some if run.value is not None]
-        for arm, some in runs.items()
-        if len(some) > 1 and all(run.value is not None for run in some)
-    }
-    if study.pending or not values:
-        return set()
-    means = {arm: sum(some) / len(some) for arm, some in values.items()}
-    leader = (max if study.higher else min)(means, key=lambda arm: means[arm])
-    ps = {arm: paired(list(_pairs(runs[arm], runs[leader]).values())).p for arm in values}
-    del ps[leader]
-    arms = list(ps)
-    corrected = holm([p if (p := ps[arm]) is not None else 1.0 for arm in arms])
-    return {leader, *(arm for arm, p in zip(arms, corrected, strict=True) if p > ALPHA)}
+    values = {cell.arm: _values(study, cell) for cell in cells}
+    whole = len(study.plan.seeds)
+    full = {arm: some for arm, some in values.items() if len(some) == whole > 1}
+    return set() if study.pending else set(response.among_best(full, higher=study.higher))
 
 
 def _result(
@@ -241,6 +267,7 @@ def _result(
         others=summary.others(mine, study.plan.metric),
         cost=cost,
         curve=curve,
+        made_of=made_of(mine, interval=not study.pending),
     )
 
 

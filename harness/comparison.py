@@ -8,6 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness.measured import Cost as Cost
+from harness.measured import CurvePoint as CurvePoint
+from harness.measured import MadeOf as MadeOf
+from harness.measured import Response as Response
+from harness.measured import Spread as Spread
+from harness.measured import Tradeoff as Tradeoff
 from harness.plan import Direction
 
 VERSION = 1
@@ -46,15 +52,6 @@ class SeedRun:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation (ddof 1) over n runs; None where not finite or undefined."""
-
-    n: int
-    mean: float | None
-    sd: float | None
-
-
-@dataclass(frozen=True)
 class Contrast:
     """An arm against the baseline on the seeds where both are done.
 
@@ -85,36 +82,6 @@ class Contrast:
     effect_size: float | None = None
     improvement: float | None = None
     seeds_needed: int | None = None
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One evaluation while training: mean over seeds, and paired difference with its interval."""
-
-    step: float
-    n: int
-    mean: float
-    difference: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Means per done run: wall seconds, optimiser steps, parameters, bytes at the peak.
-
-    `steps_to_baseline`: median over seeds of the step at which the curve is first as good as the
-    baseline's last value on that seed, over the `reached` seeds that get there.
-    """
-
-    total_seconds: float | None
-    train_seconds: float | None
-    steps: float | None
-    parameters: float | None
-    peak_memory: float | None
-    step_seconds: float | None = None
-    steps_to_baseline: float | None = None
-    reached: int = 0
 
 
 @dataclass(frozen=True)
@@ -169,7 +136,7 @@ class ArmResult:
 
     `planned` = `done` + `failed` + `diverged` + `pending`; `text` is the verdict in words with its
     reservations; `best`: every run is done, and it is not significantly worse than the best mean
-    among such arms (paired t, Holm within the task).
+    among such arms (paired t, Holm within the task). `made_of` where runs have recorded it.
     """
 
     arm: str
@@ -188,6 +155,7 @@ class ArmResult:
     others: dict[str, Spread]
     cost: Cost
     curve: list[CurvePoint]
+    made_of: MadeOf | None = None
 
 
 @dataclass(frozen=True)
@@ -212,15 +180,6 @@ class ControlResult:
 
 
 @dataclass(frozen=True)
-class Response:
-    """Arms that differ in one number of the config alone, in its order."""
-
-    key: str
-    arms: list[str]
-    values: list[float]
-
-
-@dataclass(frozen=True)
 class TaskResult:
     """All arms on one task, the best mean first, arms without a result last.
 
@@ -234,6 +193,7 @@ class TaskResult:
     responses: list[Response]
     references: dict[str, dict[str, Spread]] = field(default_factory=dict)
     controls: list[ControlResult] = field(default_factory=list)
+    tradeoff: Tradeoff | None = None
 
     def arm(self, name: str) -> ArmResult | None:
         """The result of one arm, or None where the plan has none."""

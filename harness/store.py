@@ -12,13 +12,20 @@ import json
 import math
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import checked
+from harness.archive import FAULTS, strict_json
 from harness.record import VERSION, Record
+from harness.shown import clean
+
+LARGEST = 128 << 20
+"""Most bytes of a file of the store that is read."""
 
 
 class StoreError(Exception):
@@ -48,6 +55,26 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def read_text(path: Path) -> str:
+    """What a file of a store says; the store may be somebody else's, so nothing endless is read.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no plain file, too large, or no text.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for a writer
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("it is no plain file")
+        with open(handle, "rb", closefd=False) as file:
+            content = file.read(LARGEST + 1)
+    finally:
+        os.close(handle)
+    if len(content) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST >> 20} MiB")
+    return content.decode()
+
+
 def dump_json(value: Any) -> str:
     """JSON that any reader takes: NaN and infinities become null, keys keep their order."""
     return json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -69,11 +96,25 @@ class Store:
 
     def run_folder(self, run_id: str) -> Path:
         """The folder of a run."""
-        return self.folder / "runs" / run_id
+        return self._inside("runs", run_id)
 
     def sweep_folder(self, name: str) -> Path:
         """The folder of a sweep's plan and reports."""
-        return self.folder / "sweeps" / name
+        return self._inside("sweeps", name)
+
+    def _inside(self, kind: str, name: str) -> Path:
+        """A folder of the store that leads nowhere else, whoever made the store.
+
+        Raises:
+            StoreError: the name is none of a folder, or a link stands there.
+        """
+        folder = self.folder / kind / name
+        if not name.strip(".") or "/" in name or "\0" in name:
+            raise StoreError(f"{name!r} cannot be the name of a folder in {self.folder}")
+        for place in (folder.parent, folder):
+            if place.is_symlink():
+                raise StoreError(f"cannot write {place}: it is a link, which may lead elsewhere")
+        return folder
 
     def read(self, run_id: str) -> Record | None:
         """The record of a run, or None if there is none.
@@ -86,21 +127,19 @@ class Store:
         """
         path = self.run_folder(run_id) / "record.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = strict_json(read_text(path))
             if content["version"] > VERSION:
                 raise StoreError(f"{path} has version {content['version']}, newer than {VERSION}")
-            known = {field.name for field in dataclasses.fields(Record)}
-            record = Record(**{key: value for key, value in content.items() if key in known})
-            record = _typed(record)
+            return checked.record(content, run_id)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, *FAULTS) as error:
             aside = _keep(path, "unreadable", os.rename)
-            print(f"{path} is no record ({error}); set aside as {aside.name}", file=sys.stderr)
+            said = clean(error)[:200]
+            print(f"{path} is no record ({said}); set aside as {aside.name}", file=sys.stderr)
             return None
-        return record
 
     def write(self, record: Record) -> None:
         """Write a record last and at once; an earlier one of the same run is kept beside it."""
@@ -115,7 +154,7 @@ class Store:
         folder = self.run_folder(run_id)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
         try:
@@ -142,22 +181,3 @@ def _keep(path: Path, why: str, how: Callable[[Path, Path], object]) -> Path:
     except OSError as error:
         raise StoreError(f"cannot write {aside}: {error.strerror or error}") from error
     return aside
-
-
-def _typed(record: Record) -> Record:
-    """The record, if its fields have the types others rely on; nulls in metrics are left out."""
-    for field in dataclasses.fields(Record):
-        value, kind = getattr(record, field.name), type(getattr(_EMPTY, field.name))
-        if field.name != "error" and not isinstance(value, kind | (int if kind is float else kind)):
-            raise TypeError(f"{field.name} is {value!r}")
-    if record.status not in ("done", "failed", "diverged"):
-        raise ValueError(f"status is {record.status!r}")
-    metrics = {name: float(v) for name, v in record.metrics.items() if v is not None}
-    references = {
-        name: {metric: float(v) for metric, v in known.items() if v is not None}
-        for name, known in record.references.items()
-    }
-    return dataclasses.replace(record, metrics=metrics, references=references)
-
-
-_EMPTY = Record(id="", status="done", config={}, seed=0)

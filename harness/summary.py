@@ -61,7 +61,7 @@ def references(runs: Runs) -> dict[str, dict[str, Spread]]:
 
 
 def cost(runs: Runs) -> Cost:
-    """What a done run took in the mean; None where nothing was recorded."""
+    """What a done run took in the mean, measuring gradients left out; None if nothing is known."""
 
     def mean(values: Iterable[float | None]) -> float | None:
         known = [value for value in values if value]
@@ -69,13 +69,17 @@ def cost(runs: Runs) -> Cost:
 
     records = list(runs.values())
     return Cost(
-        total_seconds=mean(r.seconds.get("total") for r in records),
+        total_seconds=mean(_total(r) for r in records),
         train_seconds=mean(r.seconds.get("train") for r in records),
         steps=mean(r.steps for r in records),
         parameters=mean(r.parameters for r in records),
         peak_memory=mean(r.peak_memory for r in records),
         step_seconds=mean(r.seconds["train"] / r.steps for r in records if _timed(r)),
     )
+
+
+def _total(record: Record) -> float:
+    return record.seconds.get("total", 0.0) - record.seconds.get("gradients", 0.0)
 
 
 def _timed(record: Record) -> bool:

@@ -1,20 +1,24 @@
 """A sweep somebody asks for, and its plan: the saved one if nothing has changed. Needs no torch."""
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
+import hmac
 import json
 import os
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.paths import config_dir
+from harness.archive import FAULTS
+from harness.paths import cache_dir, config_dir
 from harness.plan import Cell, Plan, Trial, Tuning
 from harness.plugins import words
-from harness.store import Store, dump_json, write_atomically
+from harness.store import Store, dump_json, read_text, write_atomically
 from harness.summary import Records, cells_of, done_runs
 
 PACKAGES = (Path(__file__).resolve().parent, Path(__file__).resolve().parent.parent / "losses")
@@ -35,6 +39,8 @@ def find(name: str) -> Path:
     if name not in shipped:
         from losses.arguments import nearest
 
+        if (config_dir() / "task" / f"{name}.yaml").is_file():
+            raise ValueError(f"'{name}' is a task, not a sweep; lossbench train task={name} loss=...")
         raise ValueError(f"there is no sweep '{name}'{nearest(name, shipped)}")
     return shipped[name]
 
@@ -74,15 +80,13 @@ class Request:
         return self.store.sweep_folder(self.name)
 
     def digest(self) -> str:
-        """Hash of all a plan is made from: file, overrides, configs, code, what `oc.env` reads."""
+        """Hash of all a plan is made from: file, overrides and their `oc.env`, configs, code."""
         files = [self.path, *map(Path, self.plugins), *sorted(config_dir().rglob("*.yaml"))]
         for package in PACKAGES:
             files += sorted(package.rglob("*.py"))
         parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-        read = re.findall(
-            rb"oc\.env:\s*(\w+)", self.path.read_bytes() + repr(self.overrides).encode()
-        )
-        parts += [str(os.environ.get(name.decode())) for name in read]
+        read = re.findall(r"oc\.env:\s*(\w+)", repr(self.overrides))
+        parts += [str(os.environ.get(name)) for name in read]
         return hashlib.sha256("\n".join([*self.overrides, *parts]).encode()).hexdigest()
 
 
@@ -131,7 +135,30 @@ def save(wanted: Request, made: Plan) -> None:
         "file": str(wanted.path.resolve()),
         "plan": dataclasses.asdict(made),
     }
-    write_atomically(wanted.folder / "plan.json", dump_json(content))
+    sealed = {"seal": _seal(content), **content}
+    write_atomically(wanted.folder / "plan.json", dump_json(sealed))
+
+
+def _seal(content: dict[str, Any]) -> str:
+    """What only this user can put to a plan: others' are made anew, since runs are made of them.
+
+    Empty where no secret can be kept.
+    """
+    key, text = _secret(), json.dumps(json.loads(dump_json(content)), sort_keys=True)
+    return hmac.new(key, text.encode(), "sha256").hexdigest() if key else ""
+
+
+def _secret() -> bytes:
+    """A few bytes that this user alone can read, drawn at the first use."""
+    path = cache_dir() / "seal"
+    with contextlib.suppress(OSError):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(secrets.token_bytes(32))
+        return path.read_bytes()
+    return b""
 
 
 def remember(wanted: Request, made: Plan, plan: Plan, records: Records) -> Plan:
@@ -148,9 +175,9 @@ def remember(wanted: Request, made: Plan, plan: Plan, records: Records) -> Plan:
     """
     try:
         stored = _content(wanted)["plan"]
-        known = {int(seed): str(day) for seed, day in stored["planned"].items()}
+        known = {int(seed): _day(day) for seed, day in stored["planned"].items()}
         late = {int(seed) for seed in stored["late"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, *FAULTS):
         known, late = {}, set()
     seen = {seed for task in plan.tasks for seed in _done(plan, task, records)}
     new = [seed for seed in made.seeds if seed not in known]
@@ -161,6 +188,10 @@ def remember(wanted: Request, made: Plan, plan: Plan, records: Records) -> Plan:
     return dataclasses.replace(made, planned=planned, late=sorted(late))
 
 
+def _day(text: str) -> str:
+    return datetime.datetime.fromisoformat(text).isoformat(timespec="seconds")
+
+
 def _done(plan: Plan, task: str, records: Records) -> set[int]:
     """Seeds on which the baseline and another arm are done."""
     done = {cell.arm: set(done_runs(cell, records)) for cell in cells_of(plan, task)}
@@ -169,13 +200,16 @@ def _done(plan: Plan, task: str, records: Records) -> set[int]:
 
 
 def _content(wanted: Request) -> Any:
-    return json.loads((wanted.folder / "plan.json").read_text(encoding="utf-8"))
+    return json.loads(read_text(wanted.folder / "plan.json"))
 
 
 def _saved(wanted: Request) -> Plan | None:
     try:
         content = _content(wanted)
         if content["digest"] != wanted.digest():
+            return None
+        seal = str(content.pop("seal"))
+        if not seal or not hmac.compare_digest(seal.encode(), _seal(content).encode()):
             return None
         stored = _by_seed(content["plan"], "planned")
         for file, known in stored["watched"].items():
@@ -187,7 +221,7 @@ def _saved(wanted: Request) -> Plan | None:
             trials = [Trial(**_by_seed(trial, "tried", "runs")) for trial in tuning.pop("trials")]
             tuning = Tuning(trials=trials, **tuning)
         return Plan(cells=cells, tuning=tuning, **stored)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, *FAULTS):
         return None
 
 
@@ -204,8 +238,8 @@ def _shipped(path: Path) -> bool:
 def _refuse_other_file(wanted: Request) -> None:
     """Two files of one's own with one name would overwrite each other's reports."""
     try:
-        other = _content(wanted)["file"]
-    except (OSError, ValueError, KeyError, TypeError):
+        other = str(_content(wanted)["file"])
+    except (OSError, ValueError, *FAULTS):
         return
     if _shipped(wanted.path) and _shipped(Path(other)):
         return

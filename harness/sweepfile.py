@@ -1,7 +1,8 @@
 """The schema of a sweep file, and reading one."""
 
+import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,8 +12,25 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from harness.archive import FAULTS
+from harness.compose import expand, parse
 from harness.config import OWN
-from losses.arguments import Bounds, Count, Positive, check_arguments, parameters_of
+from losses.arguments import Bounds, Positive, check_arguments, parameters_of
+
+LARGEST = 200_000
+"""Most bytes of a YAML file; one screen has about two thousand."""
+LONGEST = 5_000
+"""Most characters of an override; reading them takes long."""
+DEEPEST = 50
+"""Most lists and mappings within each other."""
+_BEGIN = yaml.FlowSequenceStartToken | yaml.FlowMappingStartToken
+_BEGIN |= yaml.BlockSequenceStartToken | yaml.BlockMappingStartToken
+_END = yaml.FlowSequenceEndToken | yaml.FlowMappingEndToken | yaml.BlockEndToken
+REFUSED = (*OWN, "data.download")
+"""Keys that are the command line's alone: where to write, what code to load, what to fetch."""
+_REFERENCE = re.compile(r"\$\{[\w.]+\}")
+Number = Annotated[int, Bounds(1, 10_000)]
+"""How many of something: no number in a file makes lists that memory cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +49,8 @@ class TuneFile:
 
     space: dict[str, Any] = field(default_factory=dict)
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
-    trials: Count = 8
-    seeds: Count = 1
+    trials: Number = 8
+    seeds: Number = 1
     sampler: Literal["spread", "tpe"] = "spread"
     metric: str | None = None
     anew: bool = False
@@ -41,6 +59,10 @@ class TuneFile:
 @dataclass(frozen=True)
 class SweepFile:
     """What a sweep file may say.
+
+    It may come from somebody else, so its overrides may refer to other keys, `${trainer.epochs}`,
+    but not to the environment or any other resolver, and the keys of :data:`REFUSED` are for the
+    command line alone.
 
     Attributes:
         metric: the headline metric, `val/NAME` or `test/NAME`.
@@ -66,7 +88,7 @@ class SweepFile:
     outcome: str = ""
     task: str | None = None
     tasks: dict[str, list[str]] = field(default_factory=dict)
-    seeds: Count | list[Annotated[int, Bounds(0)]] = 10
+    seeds: Number | list[Annotated[int, Bounds(0)]] = 10
     margin: Positive | None = None
     overrides: list[str] = field(default_factory=list)
     tune: TuneFile | None = None
@@ -87,15 +109,10 @@ def read(path: Path, overrides: Sequence[str]) -> SweepFile:
     """Read and check a sweep file; overrides of its own options replace what it says.
 
     Raises:
-        ValueError: it is no YAML, or a key is unknown, missing, or of the wrong type.
+        ValueError: it is no YAML, a key is unknown, missing, or of the wrong type, or an override
+            is none that a file may have.
     """
-    try:
-        _refuse_aliases(path)
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply for a sweep file") from error
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    content = load(path, "sweep")
     owner = f"sweep {path.stem}"
     if not isinstance(content, Mapping):
         raise ValueError(f"{owner} must be a mapping, got {type(content).__name__}")
@@ -121,7 +138,7 @@ def read(path: Path, overrides: Sequence[str]) -> SweepFile:
     read = SweepFile(**checked)
     _check_lists(owner, {"arms": read.arms, "tasks": read.tasks})
     for texts in (read.overrides, *read.arms.values(), *read.tasks.values()):
-        _check_keys(owner, texts, "cannot stand in a sweep file")
+        _check_received(owner, texts)
     _check_keys(owner, overrides, "is not for a sweep, which takes seeds=N, store=PATH")
     if not read.arms:
         raise ValueError(f"{owner} has no arms")
@@ -132,11 +149,46 @@ def read(path: Path, overrides: Sequence[str]) -> SweepFile:
     return read
 
 
-def _refuse_aliases(path: Path) -> None:
-    """A few lines of YAML aliases can stand for more text than memory holds, or for themselves."""
-    for token in yaml.scan(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
+def load(path: Path, kind: str) -> Any:
+    """A YAML file as plain values; what it refers to is left alone.
+
+    Aliases are refused: a few lines of them can stand for more than memory holds, or for
+    themselves.
+
+    Raises:
+        ValueError: it is no YAML, too large, nested too deeply, or has an alias.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > LARGEST:
+        raise ValueError(f"{path} has more than {LARGEST} bytes, too many for a {kind} file")
+    try:
+        text = content.decode()
+        aliases = _aliases(text)
+        read = OmegaConf.create({}) if aliases else OmegaConf.load(io.StringIO(text))
+        plain = OmegaConf.to_container(read, resolve=False)
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply for a {kind} file") from error
+    except (OmegaConfBaseException, YAMLError, ValueError, OSError, *FAULTS) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if aliases:
+        raise ValueError(f"{path}: the alias *{aliases[0]} cannot stand in a {kind} file")
+    return plain
+
+
+def _aliases(text: str) -> list[str]:
+    """Every alias of a YAML text; RecursionError where it is nested more than `DEEPEST` deep."""
+    found, depth = [], 0
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        depth += isinstance(token, _BEGIN) - isinstance(token, _END)
+        if depth > DEEPEST:
+            raise RecursionError
         if isinstance(token, yaml.AliasToken):
-            raise ValueError(f"{path}: the alias *{token.value} cannot stand in a sweep file")
+            found.append(token.value)
+    return found
 
 
 def _value(override: str) -> Any:
@@ -151,6 +203,34 @@ def _value(override: str) -> Any:
 def seeds_of(file: SweepFile) -> list[int]:
     """The seeds a sweep file asks for."""
     return list(range(file.seeds)) if isinstance(file.seeds, int) else list(file.seeds)
+
+
+def _check_received(owner: str, texts: Sequence[str]) -> None:
+    """Refuse overrides that a file must not have, as Hydra's grammar and not the eye reads them."""
+    for text in texts:
+        if len(text) > LONGEST:
+            raise ValueError(f"{owner}: '{text[:80]}' has more than {LONGEST} characters")
+        for override in parse([word for (word,) in expand([text])]):
+            keys = (override.key_or_group, override.package or "")
+            if {*keys} & {*REFUSED} or "hydra" in {re.split(r"[./@]", key)[0] for key in keys}:
+                raise ValueError(f"{owner}: '{text}' cannot stand in a sweep file")
+            if any("${" in _REFERENCE.sub("", each) for each in _strings(override.value())):
+                raise ValueError(
+                    f"{owner}: '{text}' cannot stand in a sweep file, whose references are plain, "
+                    f"such as ${{trainer.epochs}}"
+                )
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text within a value."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from (*_strings(key), *_strings(entry))
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _strings(entry)
+    else:
+        yield str(value)
 
 
 def _check_keys(owner: str, texts: Sequence[str], why: str) -> None:

@@ -12,9 +12,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.compose import compose, expand, register, with_settings
 from harness.config import RunConfig, check, run_id
+from harness.nested import flat
 from harness.paths import config_dir
 from harness.record import Record
 from harness.run import check_ready, run_once
+from harness.shown import clean, printable
 from harness.store import Store, StoreError
 from harness.trainer import follows, progress_bar
 
@@ -46,17 +48,21 @@ def train_one(config: RunConfig, *, brief: bool = False) -> int:
     if config.save:
         print(f"weights   {config.save}")
     if there is not None and there == record:
-        print(f"was done on {record.provenance.get('finished', 'an unknown day')}; nothing trained")
+        day = clean(record.provenance.get("finished", "an unknown day"))
+        print(f"was done on {day}; nothing trained")
     return 0 if record.status == "done" else 1
 
 
 def headline(record: Record) -> str:
     """What a run was and, where it is done, its test metrics, in one line."""
-    terms = "+".join(name for name in record.config["loss"] if name not in ("mix", "p"))
-    what = f"{record.id}  {record.config['data']['name']}  {terms}  seed {record.seed}"
+    settings = flat(record.config)  # of whatever shape, if somebody sent the store
+    parts = [key.split(".") for key in settings]
+    found = dict.fromkeys(rest[0] for group, *rest in parts if group == "loss" and rest)
+    terms = "+".join(name for name in found if name not in ("mix", "p"))
+    what = f"{record.id}  {settings.get('data.name')}  {terms}  seed {record.seed}"
     test = {n.partition("/")[2]: v for n, v in record.metrics.items() if n.startswith("test/")}
     shown = "  ".join(f"{name} {value:.4g}" for name, value in test.items())
-    return f"{what}  {record.error or shown}"
+    return printable(f"{what}  {record.error or shown}".replace("\n", " "))
 
 
 def describe(record: Record, store: Store) -> str:
@@ -64,15 +70,21 @@ def describe(record: Record, store: Store) -> str:
     lines = [f"run       {headline(record).partition('  seed ')[0]}  seed {record.seed}"]
     lines.append(f"status    {record.status}")
     if record.error:
-        lines.append(f"error     {record.error}")
-    lines += [f"note      {note}" for note in record.notes]
+        lines.append(f"error     {clean(record.error)}")
+    lines += [f"note      {clean(note)}" for note in record.notes]
+    if record.parameters and record.seconds:
+        took = f"{record.steps} steps in {record.seconds['total']:.1f} s"
+        lines.append(f"model     {record.parameters} parameters, {took}")
     names = sorted({name.partition("/")[2] for name in record.metrics})
     if names:
-        lines.append(f"{'metric':<24}{'val':>12}{'test':>12}")
+        others = "".join(f"{clean(name):>14}" for name in record.references)
+        lines.append(f"{'metric':<24}{'val':>12}{'test':>12}{others}")
     for name in names:
         pair = [record.metrics.get(f"{split}/{name}") for split in ("val", "test")]
-        cells = "".join(f"{'' if v is None else format(v, '.4g'):>12}" for v in pair)
-        lines.append(f"{name:<24}{cells}")
+        pair += [metrics.get(f"test/{name}") for metrics in record.references.values()]
+        cells = "".join(f"{'' if v is None else format(v, '.4g'):>{12 + 2 * (i > 1)}}"
+                        for i, v in enumerate(pair))  # fmt: skip
+        lines.append(f"{clean(name):<24}{cells}")
     lines.append(f"record    {store.run_folder(record.id) / 'record.json'}")
     return "\n".join(lines)
 

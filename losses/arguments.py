@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import inspect
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from torch import Tensor
 
 Entry = TypeVar("Entry")
+LONGEST = 300
+"""Characters of a wrong value that a message shows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +122,16 @@ def convert(path: str, annotation: Any, value: Any) -> Any:
     plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     matched, result = _match(path, plain, value)
     if not matched:
-        raise ValueError(f"{path} must be {describe(annotation)}, got {value!r}")
+        raise ValueError(f"{path} must be {describe(annotation)}, got {_short(value)}")
     for bound in bounds if get_origin(annotation) is Annotated else []:
         if isinstance(result, int | float) and result not in bound:
-            raise ValueError(f"{path} must be {bound}, got {value!r}")
+            raise ValueError(f"{path} must be {bound}, got {_short(value)}")
     return result
+
+
+def _short(value: Any) -> str:
+    """What was given, cut where it is long."""
+    return shown if len(shown := repr(value)) <= LONGEST else f"{shown[:LONGEST]}..."
 
 
 def _match(path: str, plain: Any, value: Any) -> tuple[bool, Any]:
@@ -137,9 +145,11 @@ def _match(path: str, plain: Any, value: Any) -> tuple[bool, Any]:
         return any(type(o) is type(value) and o == value for o in get_args(plain)), value
     if plain is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value), float(value) if number else value
+        fits = number and abs(value) <= sys.float_info.max
+        return fits, float(value) if fits else value
     if plain is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole and abs(value) < 2**63, value
     if plain is None or plain is types.NoneType:
         return value is None, value
     if origin in (list, Sequence):

@@ -34,9 +34,9 @@ _COMPILING = ContextVar("_COMPILING", default=False)
 
 
 @contextlib.contextmanager
-def compiling(wanted: bool) -> Iterator[None]:
-    """Within it, what has a derivative is evaluated by a compiled kernel if that is wanted."""
-    before = _COMPILING.set(wanted)
+def compiling() -> Iterator[None]:
+    """Within it, what has a derivative by hand is evaluated by a compiled kernel."""
+    before = _COMPILING.set(True)
     try:
         yield
     finally:

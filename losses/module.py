@@ -47,12 +47,16 @@ class LossModule(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Reduce the loss of the output against the target."""
-        with fused.compiling(self.compiled):
+        if not self.compiled:
+            return reduce(self.entry, self.reduction, inputs, self._given())
+        with fused.compiling():
             return reduce(self.entry, self.reduction, inputs, self._given())
 
     def fraction(self, *inputs: Tensor) -> Fraction:
         """Numerator and denominator of the mean, undivided."""
-        with fused.compiling(self.compiled):
+        if not self.compiled:
+            return self.entry.fraction(*inputs, **self._given())
+        with fused.compiling():
             return self.entry.fraction(*inputs, **self._given())
 
     def extra_repr(self) -> str:

@@ -21,7 +21,7 @@ from harness.sweep import Request
 from harness.sweepfile import read
 from tests.harness import tiny
 
-GROUPS = ("task", "data", "model", "loss", "sweep")
+GROUPS = ("task", "data", "model", "loss", "sweep", "claim")
 SWEEPS = sorted((config_dir() / "sweep").rglob("*.yaml"))
 
 

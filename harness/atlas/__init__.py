@@ -95,7 +95,7 @@ def _measured(names: Sequence[str]) -> "list[Portrait]":
 
     live, start, made = sys.stderr.isatty(), time.monotonic(), []
     if not live:
-        print(f"measuring {len(names)} losses", file=sys.stderr)
+        print(f"measuring {len(names)} loss{'es' * (len(names) > 1)}", file=sys.stderr)
     for number, name in enumerate(names, 1):
         if live:
             line = style.clean(f"measuring {number} of {len(names)}: {name}")

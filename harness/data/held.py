@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,6 +18,7 @@ from harness.data.base import Part, Raw, Target
 from harness.data.lazy import LazyPart
 from harness.data.pictures import Fault, Pictures, stamp
 from harness.data.split import Array
+from harness.paths import cache_dir
 from losses.arguments import Bounds
 
 NAMED = 3
@@ -146,8 +146,7 @@ def checked(pictures: Pictures, state: str, workers: int) -> Found:
     table = np.zeros(0) if pictures.classes is None else pictures.classes
     plain = np.frombuffer(f"{pictures!r} {state}".encode(), np.uint8)
     mark = digest(plain, table, np.array(pictures.sizes))[:16]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = home / "lossbench" / f"pictures-{mark}.json"
+    path = cache_dir() / f"pictures-{mark}.json"
     with suppress(OSError, ValueError, KeyError):
         read = json.loads(path.read_text(encoding="utf-8"))
         faults = {int(item): text for item, text in read["faults"].items()}

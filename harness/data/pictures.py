@@ -16,6 +16,8 @@ from losses.inputs import IGNORE_INDEX
 
 WRONG = -1
 """In a table of classes: no map may hold this number."""
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+"""What is decoded, whatever a file is called: Pillow would start a program for PostScript."""
 Size = tuple[int, int]
 
 
@@ -113,7 +115,7 @@ def _decoded(path: Path, channels: int | None) -> Tensor:
     from PIL import Image
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             if channels is None and opened.mode not in ("P", "L", "1"):
                 raise Fault(f"{path} is no map: it must have one channel of 8 bits")
             mode = opened.mode if channels is None else {1: "L", 3: "RGB"}[channels]
@@ -158,14 +160,18 @@ def file_hash(path: str) -> str:
     """sha256 of a file's bytes; of a folder, of its files' places and sizes.
 
     Raises:
-        ValueError: there is neither.
+        ValueError: there is neither, or it cannot be read.
     """
-    place = Path(path).expanduser().resolve()
-    if place.is_dir():
-        return files_key(place, sorted(file for file in place.rglob("*") if file.is_file()))
-    if not place.is_file():
-        raise ValueError(f"there is no file {path!r} in {Path.cwd()}")
-    return hashlib.sha256(place.read_bytes()).hexdigest()
+    try:
+        place = Path(path).expanduser().resolve()
+        if place.is_dir():
+            return files_key(place, sorted(file for file in place.rglob("*") if file.is_file()))
+        if not place.is_file():
+            raise ValueError(f"there is no file {path!r} in {Path.cwd()}")
+        with place.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, RuntimeError) as error:  # no such user, or links in a circle
+        raise ValueError(f"cannot read {path!r}: {' '.join(str(error).split())}") from error
 
 
 def files_key(root: Path, *lists: Sequence[Path]) -> str:

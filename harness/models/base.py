@@ -1,6 +1,8 @@
 """What a model is, and the registry of all of them."""
 
+import errno
 import hashlib
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,8 +151,12 @@ def load(module: nn.Module, path: str | Path) -> None:
     Raises:
         ValueError: no such file, no file of weights, or weights of another model.
     """
+    file = Path(path).expanduser()
     try:
-        read = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
+        if not file.is_file():  # a folder, or a pipe that would be waited for
+            raise FileNotFoundError(errno.ENOENT, "No such file")
+        _refuse_packed(file)
+        read = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"pretrained={path}: {error.strerror or error}") from error
     except Exception as error:  # torch has no one class for what is no file of weights
@@ -176,12 +182,26 @@ def load(module: nn.Module, path: str | Path) -> None:
     module.load_state_dict(own | {k: t for k, t in read.items() if k not in others})
 
 
+def _refuse_packed(file: Path) -> None:
+    """Raise ValueError if a zip would unpack to more than it is; torch packs nothing."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as members:
+            infos = members.infolist()
+        if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+            raise ValueError("it is packed")
+
+
 def _is_weight(name: object, tensor: object) -> bool:
-    """Whether this is a dense tensor under a name, without NaN, infinity or imaginary parts."""
+    """Whether this is a dense tensor under a name, without NaN, infinity or imaginary parts.
+
+    Every number must stand in the file: one repeated by its strides could be of any size.
+    """
     if not (isinstance(name, str) and isinstance(tensor, Tensor)):
         return False
-    dense = tensor.layout == torch.strided and not tensor.is_complex()
-    return dense and bool(tensor.isfinite().all())
+    odd = tensor.is_complex() or tensor.is_quantized or tensor.is_meta
+    if odd or tensor.layout != torch.strided:
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes() and bool(tensor.isfinite().all())
 
 
 def _inner(module: nn.Module) -> nn.Module:

@@ -9,15 +9,30 @@ from harness.record import Record
 from harness.report.answers import answers
 from harness.report.exports import to_csv, to_json, to_latex, to_markdown
 from harness.report.html import to_html
+from harness.report.several import write_several
 from harness.report.terminal import terminal
 from harness.report.tuning import trials_csv
 from harness.store import Store, write_atomically
 
-__all__ = ["terminal", "to_csv", "to_html", "to_json", "to_latex", "to_markdown", "write_report"]
+__all__ = [
+    "answers",
+    "terminal",
+    "to_csv",
+    "to_html",
+    "to_json",
+    "to_latex",
+    "to_markdown",
+    "write_report",
+    "write_several",
+]
 
 
 def write_report(
-    plan: Plan, records: Mapping[str, Record], folder: Path | str, store: Store | None = None
+    plan: Plan,
+    records: Mapping[str, Record],
+    folder: Path | str,
+    store: Store | None = None,
+    against: str | None = None,
 ) -> Path:
     """Compare and write every rendering, each file at once or not at all.
 
@@ -25,6 +40,7 @@ def write_report(
         plan: the sweep.
         records: records by run id, complete or not.
         store: where runs keep what they predicted, to be shown on the page.
+        against: the metric to show against the headline's, instead of one chosen by rule.
         folder: where report.html, report.json and comparison.csv, .md and .tex go, and of a tuned
             sweep trials.csv.
 
@@ -33,9 +49,9 @@ def write_report(
 
     Raises:
         StoreError: a file cannot be written.
-        ValueError: the plan does not say whether its metric is better higher or lower.
+        ValueError: the plan does not say which way its metric, or that one, is better.
     """
-    comparison = compare(plan, records)
+    comparison = compare(plan, records, against)
     texts = {
         "comparison.csv": to_csv(comparison),
         "comparison.md": to_markdown(comparison),

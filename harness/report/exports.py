@@ -1,13 +1,12 @@
 """A comparison as CSV, Markdown, LaTeX and JSON."""
 
-import csv
 import dataclasses
-import io
 import re
 from typing import Any
 
 from harness.comparison import ArmResult, Comparison, Spread, TaskResult, TuningResult
-from harness.report import style, tuning
+from harness.report import made_of, response, style, tradeoff, tuning
+from harness.report.cells import to_csv as cells_as_csv
 from harness.store import dump_json
 
 TABLE_HEAD = ("arm", "runs", "mean", "sd", "diff", "95% interval", "p (Holm)", "verdict")
@@ -16,6 +15,8 @@ _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "[": "{[}",  # after the end of a row it would begin an argument, as would a star
+    "*": "{*}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     '"': r"\textquotedbl{}",
@@ -37,12 +38,7 @@ def to_csv(comparison: Comparison) -> str:
         for control in task.controls:
             row = _flat_row(comparison, task, control.result)
             rows.append({**row, "control": control.word, "text": control.text})
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return cells_as_csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
 def _flat_row(comparison: Comparison, task: TaskResult, result: ArmResult) -> dict[str, Any]:
@@ -50,7 +46,7 @@ def _flat_row(comparison: Comparison, task: TaskResult, result: ArmResult) -> di
     plain = {
         field.name: getattr(result, field.name)
         for field in dataclasses.fields(result)
-        if field.name not in ("contrast", "runs", "others", "cost", "curve")
+        if field.name not in ("contrast", "runs", "others", "cost", "curve", "made_of")
     }
     contrast = dataclasses.asdict(result.contrast) if result.contrast else {}
     pairs = len(contrast.pop("seeds", ()))
@@ -75,6 +71,7 @@ def _flat_row(comparison: Comparison, task: TaskResult, result: ArmResult) -> di
         "pairs": pairs,
         **{names.get(key, key): value for key, value in contrast.items()},
         **dataclasses.asdict(result.cost),
+        **made_of.flat(result),
         **references,
         **others,
         **_tuned(comparison, task, result),
@@ -171,6 +168,7 @@ def to_markdown(comparison: Comparison) -> str:
         for row in below(comparison, task):
             rows.append(f"| {' | '.join(map(escape_markdown, row))} |")
         parts.append("\n".join(rows))
+        parts += _answered(comparison, task)
         parts += _others(task)
     if comparison.tuning:
         parts += _tuned_markdown(comparison.tuning)
@@ -196,6 +194,23 @@ def others_decimals(task: TaskResult, name: str) -> int:
     """Decimals for one of the other metrics."""
     spreads = [result.others[name] for result in task.arms if name in result.others]
     return style.decimals([s.mean for s in spreads if s.mean is not None])
+
+
+def _answered(comparison: Comparison, task: TaskResult) -> list[str]:
+    """What a number does to the metric, which arms are on the front, and what losses start at."""
+    parts = [
+        escape_markdown(f"{given.key}: {response.sentence(comparison, task, given)}")
+        for given in task.responses
+    ]
+    if task.tradeoff:
+        parts.append(escape_markdown(tradeoff.sentence(comparison, task.tradeoff)))
+    head, rows = made_of.start(comparison, task)
+    if rows:
+        shown = [[escape_markdown(cell) for cell in line] for line in (head, *rows)]
+        shown.insert(1, ["---", *["---:"] * (len(head) - 1)])
+        table = "\n".join(f"| {' | '.join(line)} |" for line in shown)
+        parts += [escape_markdown(f"What the loss is made of, {made_of.CAPTION}:"), table]
+    return parts
 
 
 def _others(task: TaskResult) -> list[str]:
@@ -266,8 +281,8 @@ def to_latex(comparison: Comparison) -> str:
         beneath = below(comparison, task)
         lines += [r"\midrule"] if beneath else []
         for row in beneath:
-            name, runs, mean, sd, *rest = row
-            shown = [escape_latex(name), runs, *map(_latex_number, (mean, sd, *rest))]
+            name, runs, *numbers, text = row
+            shown = [escape_latex(name), runs, *map(_latex_number, numbers), escape_latex(text)]
             lines.append(" & ".join(shown) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
     if comparison.tuning:

@@ -20,9 +20,9 @@ from harness.report.svg import (
     tick_labels,
     visible,
 )
+from harness.response import in_decades
 
 WIDE, NARROW = 880, 350  # pixels of a figure on a screen and on a phone
-DECADE = 10.0
 
 
 def both_widths(draw: Callable[[int], Safe]) -> Safe:
@@ -121,14 +121,17 @@ def _row(axis: Axis, result: ArmResult, contrast: Contrast, y: float, places: in
 
 def response(comparison: Comparison, task: TaskResult, given: Response, width: int) -> Safe:
     """The headline metric against one number of the config; the dashed line is the baseline."""
-    found = [(value, task.arm(arm)) for value, arm in zip(given.values, given.arms, strict=True)]
-    points = [(value, r, r.mean) for value, r in found if r is not None and r.mean is not None]
+    points = []
+    for i, (value, arm) in enumerate(zip(given.values, given.arms, strict=True)):
+        result = task.arm(arm)
+        if result is not None and result.mean is not None:
+            points.append((value, result, result.mean, _ends_of_mean(given, i)))
     base = task.arm(comparison.baseline)
     level = base.mean if base is not None else None
     centre = level if level is not None else points[0][2]
-    low, high = visible([_shifted(r, mean) for _, r, mean in points], centre=centre)
-    bottom = 230
-    y = Axis(low, high, bottom - 8, 14)
+    low, high = visible([[mean, *ends] for *_, mean, ends in points], centre=centre)
+    bottom = 240
+    y = Axis(low, high, bottom - 18, 14)
     ticks = y.ticks(5)
     shapes = [line(64, y(value), width - 8, y(value), "grid") for value in ticks]
     for value, name in zip(ticks, tick_labels(ticks), strict=True):
@@ -136,29 +139,40 @@ def response(comparison: Comparison, task: TaskResult, given: Response, width: i
     if level is not None:
         shapes.append(line(64, y(level), width - 8, y(level), "curve dashed"))
     xs = positions([value for value, *_ in points], 90, width - 30)
-    line_points = [(x, y(mean)) for x, (*_, mean) in zip(xs, points, strict=True)]
-    shapes += [path(line_points, "curve"), _value_labels(xs, [v for v, *_ in points], bottom)]
-    for i, (x, (_, result, mean)) in enumerate(zip(xs, points, strict=True)):
+    shapes += _band([(x, *ends) for x, (*_, ends) in zip(xs, points, strict=True) if ends], y)
+    shapes.append(path([(x, y(p[2])) for x, p in zip(xs, points, strict=True)], "curve"))
+    shapes.append(_value_labels(xs, [v for v, *_ in points], bottom))
+    for i, (x, (value, result, mean, _)) in enumerate(zip(xs, points, strict=True)):
         shapes.append(_response_point(x, y, result, mean, style.task_decimals(task), i))
+        if value == given.best and not y.side(mean):
+            shapes.append(dot(x, y(mean), 10, "ring"))
+    row = [x for x, (value, *_) in zip(xs, points, strict=True) if value in given.plateau]
+    shapes += [line(row[0] - 7, bottom - 6, row[-1] + 7, bottom - 6, "plateau")] if row else []
     shapes.append(label(width - 8, bottom + 32, given.key, anchor="end", class_="t soft"))
     title = f"{comparison.metric} against {given.key} on {task.task}"
-    desc = "; ".join(f"{value:g}: {style.number(mean, 4)}" for value, _, mean in points)
+    desc = "; ".join(f"{value:g}: {style.number(mean, 4)}" for value, _, mean, _ in points)
     return svg(title, desc, width, bottom + 40, *shapes)
 
 
-def _shifted(result: ArmResult, mean: float) -> list[float]:
-    """The arm's mean and the interval of its paired difference, moved to that mean."""
-    if result.contrast is None:
-        return [mean]
-    return [mean + end - result.contrast.mean for end in _ends(result.contrast)]
+def _ends_of_mean(given: Response, index: int) -> tuple[float, ...]:
+    return (given.intervals[index] or ()) if given.intervals else ()
+
+
+def _band(ends: Sequence[tuple[float, ...]], y: Axis) -> list[Safe]:
+    """The area between the ends of intervals at their pixels; of one a bar."""
+    upper = [(x, y(high)) for x, _, high in ends]
+    lower = [(x, y(low)) for x, low, _ in ends]
+    if len(ends) == 1:
+        return [line(*lower[0], *upper[0], "bar")]
+    return [path([*upper, *reversed(lower)], "band", closed=True)] if ends else []
 
 
 def positions(values: Sequence[float], start: float, end: float) -> list[float]:
     """Pixels of ascending values, in decades where they span one; a 0 then stands leftmost."""
-    positive = [value for value in values if value > 0]
-    if len(positive) < 2 or values[0] < 0 or positive[-1] < DECADE * positive[0]:
+    if not in_decades(values):
         axis = Axis(values[0], values[-1], start, end)
         return [axis(value) for value in values]
+    positive = [value for value in values if value > 0]
     left = start + (end - start) / len(values) if len(positive) < len(values) else start
     axis = Axis(positive[0], positive[-1], left, end, log=True)
     return [axis(value) if value > 0 else start for value in values]
@@ -179,14 +193,11 @@ def _value_labels(xs: Sequence[float], values: Sequence[float], bottom: float) -
 def _response_point(
     x: float, y: Axis, result: ArmResult, mean: float, places: int, index: int
 ) -> Safe:
-    """One arm's mean with its interval; off the scale an arrow with the number."""
-    ends = _shifted(result, mean)
-    tone = style.tone(result.verdict)
-    shapes = [line(x, y(min(ends)), x, y(max(ends)), f"bar {tone}")]
+    """The mark of an arm's verdict at its mean; off the scale an arrow with the number."""
     side = y.side(mean)
     if not side:
-        return join([*shapes, mark(result.verdict, x, y(mean))])
-    shapes.append(arrow(x, y(mean) - 6 * side, 0, -side, f"mark {tone}"))
+        return mark(result.verdict, x, y(mean))
+    shapes = [arrow(x, y(mean) - 6 * side, 0, -side, f"mark {style.tone(result.verdict)}")]
     below = y(mean) + side * (18 + index % 2 * 14)  # neighbours at two heights
     shapes.append(label(x, below, style.number(mean, places), anchor="middle", class_="t small"))
     return join(shapes)

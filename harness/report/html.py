@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from harness.comparison import ArmResult, Comparison, TaskResult
-from harness.report import exports, sections, style, tuning
-from harness.report.figures import both_widths, forest, response
+from harness.report import exports, made_of, response, sections, style, tradeoff, tuning
+from harness.report.figures import both_widths, forest
 from harness.report.markup import Safe, details, element, join, table
 from harness.report.panels import curve_panels, difference_panels
 
@@ -24,6 +24,17 @@ BOARD_HELP = (
 def to_html(comparison: Comparison, answers: Sequence[Safe] = ()) -> str:
     """The whole report as one HTML document; `answers` show what runs predicted."""
     title = comparison.question or comparison.name
+    header = element(
+        "header",
+        element("h1", title),
+        element("p", comparison.sentence, class_="lead"),
+        element("p", progress(comparison), class_="soft"),
+    )
+    return document(title, header, element("main", *content(comparison, answers)))
+
+
+def document(title: str, *parts: Safe) -> str:
+    """A page of its own with all it needs inside."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -31,20 +42,16 @@ def to_html(comparison: Comparison, answers: Sequence[Safe] = ()) -> str:
         element("title", title),
         element("style", Safe(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))),
     )
-    body = element(
-        "body",
-        element(
-            "header",
-            element("h1", title),
-            element("p", comparison.sentence, class_="lead"),
-            element("p", _progress(comparison), class_="soft"),
-        ),
-        element("main", *_notes(comparison), *_sections(comparison, list(answers))),
-    )
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+    return f"<!doctype html>\n{element('html', head, element('body', *parts), lang='en')}\n"
 
 
-def _progress(comparison: Comparison) -> str:
+def content(comparison: Comparison, answers: Sequence[Safe] = ()) -> list[Safe]:
+    """Notes and sections of one comparison."""
+    return [*_notes(comparison), *_sections(comparison, list(answers))]
+
+
+def progress(comparison: Comparison) -> str:
+    """What the numbers are, and how many runs are done."""
     counts = {
         "failed": comparison.failed,
         "diverged": comparison.diverged,
@@ -76,10 +83,12 @@ def _sections(comparison: Comparison, answers: list[Safe]) -> list[Safe]:
         ("Paired differences", _forests(comparison)),
         ("Learning curves", _curves(comparison)),
         ("Response to a parameter", _responses(comparison)),
+        ("Two metrics against each other", _tradeoffs(comparison)),
         ("How each arm was tuned", tuning.section(comparison)),
         ("What the runs answered", answers),
         ("Cost", sections.cost(comparison)),
         ("Across tasks", sections.across(comparison)),
+        ("What the loss is made of", made_of.section(comparison)),
         ("Other metrics", sections.others(comparison)),
         ("Runs without a result", sections.lost(comparison)),
         ("Arms", sections.arms(comparison)),
@@ -176,16 +185,11 @@ def _curves(comparison: Comparison) -> list[Safe]:
 
 
 def _responses(comparison: Comparison) -> list[Safe]:
-    def draw(task: TaskResult) -> list[Safe]:
-        return [
-            element("figure", both_widths(partial(response, comparison, task, given)))
-            for given in task.responses
-            if any(r is not None and r.mean is not None for r in map(task.arm, given.arms))
-        ]
+    made = _per_task(comparison, partial(response.drawn, comparison))
+    lines = [element("p", line, class_="soft") for line in response.legend(comparison)]
+    return [*lines, *made] if made else []
 
-    made = _per_task(comparison, draw)
-    text = (
-        f"Mean {comparison.metric} of arms that differ in this number alone; bars: 95% interval of "
-        f"the paired difference to {comparison.baseline} (dashed), moved to the mean."
-    )
-    return [element("p", text, class_="soft"), *made] if made else []
+
+def _tradeoffs(comparison: Comparison) -> list[Safe]:
+    made = _per_task(comparison, partial(tradeoff.drawn, comparison))
+    return [*made, element("p", tradeoff.LEGEND, class_="soft")] if made else []

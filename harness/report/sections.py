@@ -54,7 +54,8 @@ def cost(comparison: Comparison) -> list[Safe]:
             made.append(table(head, rows, caption=_caption(comparison, task, "mean per done run")))
     text = (
         "Steps to its score: median step at which the validation curve is first as good as the "
-        "baseline's is at its end on the same seed; in brackets how many seeds get there."
+        "baseline's is at its end on the same seed; in brackets how many seeds get there. Seconds "
+        "are without those spent on trainer.gradients; peak memory is with what that takes."
     )
     return [*made, element("p", text, class_="soft")] if made else []
 

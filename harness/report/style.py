@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Iterable
 
 from harness.comparison import ArmResult, Comparison, Spread, TaskResult, Verdict
+from harness.shown import clean as clean
+from harness.shown import printable as printable
 
 NOTHING = "–"
 MOST_DECIMALS = 8
@@ -21,20 +23,6 @@ SYMBOLS: dict[Verdict, str] = {
     "pending": "○",
 }
 """A shape per verdict, so that none is told by colour alone."""
-
-
-def clean(text: object) -> str:
-    """One printable line: control, format and private characters become a replacement mark.
-
-    >>> clean("a\\x1b[31mb\\nc")
-    'a�[31mb c'
-    """
-    return printable(" ".join(str(text).split()))
-
-
-def printable(text: str) -> str:
-    """The text with everything but visible characters and spaces replaced."""
-    return "".join(char if char.isprintable() or char in " \n" else "�" for char in text)
 
 
 def decimals(values: Iterable[float], widths: Iterable[float] = ()) -> int:

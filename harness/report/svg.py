@@ -49,7 +49,10 @@ class Axis:
 
 
 def visible(
-    arms: Iterable[Sequence[float]], seeds: Iterable[float] = (), centre: float = 0.0
+    arms: Iterable[Sequence[float]],
+    seeds: Iterable[float] = (),
+    centre: float = 0.0,
+    outlier: float = OUTLIER,
 ) -> tuple[float, float]:
     """The range a figure shows: every arm and seed but those far off, and always the centre.
 
@@ -57,10 +60,11 @@ def visible(
         arms: what belongs to each arm (its mean and interval); an arm shows whole or not at all.
         seeds: single values; they widen the range only within the limit set by the arms.
         centre: what distances are measured from.
+        outlier: how many times farther than the median arm is far off.
     """
     reaches = [(max(abs(value - centre) for value in arm), arm) for arm in arms if arm]
     ordered = sorted(reach for reach, _ in reaches)
-    limit = OUTLIER * ordered[len(ordered) // 2] if ordered else 0.0
+    limit = outlier * ordered[len(ordered) // 2] if ordered else 0.0
     near = [value for reach, arm in reaches if reach <= limit for value in arm]
     near += [value for value in seeds if abs(value - centre) <= limit]
     low, high = min([*near, centre]), max([*near, centre])

@@ -1,13 +1,12 @@
 """How the arms were tuned: what was chosen, what n trials are worth, and every trial."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from harness.comparison import Comparison, TrialResult, TunedArm, TuningResult
 from harness.report import style
+from harness.report.cells import to_csv
 from harness.report.figures import NARROW, WIDE, both_widths
 from harness.report.markup import Safe, details, element, table
 from harness.report.svg import Axis, dot, fitted, label, line, path, svg, tick_labels, visible
@@ -101,16 +100,14 @@ def trials_csv(tuning: TuningResult) -> str:
     """One row per trial; settings under their config keys."""
     keys = dict.fromkeys(key for a in tuning.arms for t in a.trials for key in t.settings)
     columns = ["task", "arm", "trial", *keys, tuning.metric, "seconds", "chosen", "runs"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
+    rows = []
     for arm in tuning.arms:
         for trial in arm.trials:
             facts = {"task": arm.task, "arm": arm.arm, "trial": trial.number, **trial.settings}
             facts |= {tuning.metric: trial.value, "seconds": trial.seconds}
             picked = arm.chosen.count(trial.number)
-            writer.writerow({**facts, "chosen": picked, "runs": " ".join(trial.ids)})
-    return text.getvalue()
+            rows.append({**facts, "chosen": picked, "runs": " ".join(trial.ids)})
+    return to_csv(columns, rows)
 
 
 def section(comparison: Comparison) -> list[Safe]:

@@ -271,7 +271,9 @@ def test_csv_reads_back_to_the_same_numbers(comparison: Comparison) -> None:
     arms = [row for row in rows if not row.get("control")]
     assert len(arms) == len(results)
     for row, (task, result) in zip(arms, results, strict=True):
-        assert (row["task"], row["arm"], row["text"]) == (task.task, result.arm, result.text)
+        texts = (task.task, result.arm, result.text)
+        shown = [style.printable(text.replace("\n", " ")) for text in texts]
+        assert [row["task"], row["arm"], row["text"]] == shown
         assert (row["mean"] and float(row["mean"])) == (result.mean if result.mean else "")
         if result.contrast:
             assert float(row["difference"]) == result.contrast.mean

@@ -142,22 +142,17 @@ def test_interpolations_reach_the_arms(here: Path, monkeypatch: pytest.MonkeyPat
     path = write_sweep(
         here,
         task=None,
-        tasks={
-            "own": [
-                "task=classification/csv",
-                "data.path=${oc.env:DATA}/t.csv",
-                "data.target=kind",
-                "data.kind=multiclass",
-            ]
-        },
-        overrides=["trainer.epochs=1", "trainer.batch_size='${oc.decode:${oc.env:BATCH}}'"],
+        tasks={"own": ["task=classification/csv", "data.target=kind", "data.kind=multiclass"]},
+        overrides=["trainer.epochs=1", "trainer.evaluations=${trainer.epochs}"],
     )
+    words = ("data.path=${oc.env:DATA}/t.csv", "trainer.batch_size='${oc.decode:${oc.env:BATCH}}'")
     monkeypatch.setenv("BATCH", "16")
-    plan = sweeps.plan(kept(path))
-    assert plan.cells[0].config["trainer"]["batch_size"] == 16
+    plan = sweeps.plan(kept(path, *words))
+    trainer = plan.cells[0].config["trainer"]
+    assert (trainer["batch_size"], trainer["evaluations"]) == (16, 1)
     assert plan.watched.keys() == {str(table / "t.csv")}
     monkeypatch.setenv("BATCH", "8")
-    assert planned(path).cells[0].config["trainer"]["batch_size"] == 8
+    assert planned(path, *words).cells[0].config["trainer"]["batch_size"] == 8
 
 
 # Names of folders and commands
@@ -355,7 +350,7 @@ FILES: dict[str, tuple[dict[str, Any], str]] = {
         {"task": "classification/irs"},
         "arm ce: there is no task 'classification/irs'; did you mean 'classification/iris'?",
     ),
-    "no seeds": ({"seeds": 0}, "sweep small.seeds must be whole number >= 1 or a list"),
+    "no seeds": ({"seeds": 0}, "sweep small.seeds must be whole number >= 1 and <= 10000 or a"),
     "an empty list of seeds": ({"seeds": []}, "seeds must be at least one, each once, got []"),
     "a seed twice": ({"seeds": [1, 1]}, "seeds must be at least one, each once, got [1, 1]"),
     "a negative seed": ({"seeds": [-1]}, "sweep small.seeds must be whole number"),

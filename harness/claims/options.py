@@ -1,0 +1,38 @@
+"""The command line of claims: parsing only."""
+
+import argparse
+from collections.abc import Callable
+
+
+def add(command: Callable[..., argparse.ArgumentParser], positive: Callable[[str], int]) -> None:
+    """Add the command that tests claims.
+
+    Args:
+        command: makes the parser of a command, of its name and its words.
+        positive: reads a number of processes.
+    """
+    words = "test claims: train what is missing, judge; without a name, list them"
+    claim = command("claim", words, overrides=False)
+    claim.add_argument(
+        "words", nargs="*", metavar="NAME", help="claims, YAML files, all; seeds=N, store=PATH"
+    )
+    claim.add_argument("--report", action="store_true", help="write the page of them all")
+    claim.add_argument("--judge-only", action="store_true", help="train nothing")
+    claim.add_argument("--retry-failed", action="store_true", help="train failed runs again")
+    claim.add_argument("--jobs", type=positive, metavar="N", help="processes at once")
+    form = claim.add_mutually_exclusive_group()
+    for name in ("json", "markdown"):
+        form.add_argument(
+            f"--{name}", action="store_const", const=name, dest="form", help=f"print {name}"
+        )
+    claim.set_defaults(form="table")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Do what was asked for; the exit code."""
+    from harness.claims.run import show
+    from harness.commands import Choice
+
+    choice = Choice(retry_failed=chosen.retry_failed, jobs=chosen.jobs)
+    dry = chosen.judge_only
+    return show(chosen.words, choice, dry=dry, form=chosen.form, report=chosen.report)
