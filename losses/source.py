@@ -1,12 +1,14 @@
 """Fingerprint of a loss's code, so that a result can say which maths it was made with."""
 
 import ast
+import dis
 import functools
 import hashlib
 import inspect
+import itertools
 import textwrap
-from collections.abc import Callable
-from types import CodeType
+from collections.abc import Callable, Iterator, Mapping
+from types import CodeType, FunctionType
 from typing import Any
 
 from losses.core import REGISTRY
@@ -15,6 +17,7 @@ from losses.projection import PROJECTIONS
 
 DESCRIBING = ("source", "minimum", "saturating", "unbounded", "detached", "nonmonotone")
 """Declarations that describe what is computed and do not change it."""
+TAKEN = ("LOAD_ATTR", "LOAD_METHOD")
 
 
 @functools.cache
@@ -67,25 +70,51 @@ def _collect(key: str, value: Any, homes: set[str], seen: dict[str, str]) -> Non
             key = f"{function.__module__}.{function.__qualname__}"
         if key not in seen:
             seen[key] = text_of(function)
-            for called in sorted(_names(function.__code__)):
-                used = function.__globals__.get(called)
-                _collect(f"{function.__module__}.{called}", used, homes, seen)
+            _collect_used(function, homes, seen)
+    elif inspect.isclass(value) and _home(value) in homes and key not in seen:
+        methods = [_method(member) for member in vars(value).values()]
+        written = [each for each in methods if each and each.__module__ == value.__module__]
+        if written:  # and not a tuple of names
+            seen[key] = text_of(value)
+        for each in written:
+            _collect_used(each, homes, seen)
 
 
-def _names(code: CodeType) -> set[str]:
-    nested = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
-    return set(code.co_names).union(*nested)
+def _method(member: Any) -> FunctionType | None:
+    function = getattr(member, "__func__", getattr(member, "fget", member))
+    return function if isinstance(function, FunctionType) else None
+
+
+def _collect_used(function: FunctionType, homes: set[str], seen: dict[str, str]) -> None:
+    """Note the globals it uses, and what it takes from a module among them, `derivatives.bce`."""
+    for name, used in _used(function.__code__, function.__globals__, homes):
+        _collect(f"{function.__module__}.{name}", used, homes, seen)
+
+
+def _used(code: CodeType, known: Mapping[str, Any], homes: set[str]) -> Iterator[tuple[str, Any]]:
+    for one, following in itertools.pairwise([*dis.get_instructions(code), None]):
+        assert one is not None
+        if one.opname not in ("LOAD_GLOBAL", "LOAD_NAME") or one.argval not in known:
+            continue
+        value = known[one.argval]
+        if not inspect.ismodule(value):
+            yield one.argval, value
+        elif value.__name__.split(".")[0] in homes and following and following.opname in TAKEN:
+            yield f"{one.argval}.{following.argval}", getattr(value, following.argval, None)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _used(constant, known, homes)
 
 
 def text_of(function: Callable[..., Any]) -> str:
-    """The code of a function or class without comments, docstrings of functions, and layout."""
+    """The code of a function or class without comments, docstrings and layout."""
     source = textwrap.dedent(inspect.getsource(function))
     try:
         tree = ast.parse(source)
     except SyntaxError:  # a lambda within a table
         return source.strip()
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
         if isinstance(node, ast.Call):  # the decorator's, among others
             node.keywords = [word for word in node.keywords if word.arg not in DESCRIBING]
