@@ -173,12 +173,12 @@ def _rest(pair: Pair, here: Record, *, exact: bool) -> Iterator[Difference]:
     for kind in kinds:
         before, now = pair.there.fingerprints.get(kind), here.fingerprints.get(kind)
         if before != now:
-            yield Difference(pair.run, kind, *(str(mark)[:12] for mark in (before, now)))
+            yield Difference(pair.run, kind, str(before)[:12], str(now)[:12])
     for name in EXACT if exact else ():
         before, now = (asdict(record)[name] for record in (pair.there, here))
         if before != now:
-            numbers = isinstance(before, int)
-            yield Difference(pair.run, name, *((before, now) if numbers else ("", "differs")))
+            shown = (before, now) if isinstance(before, int) else ("", "differs")
+            yield Difference(pair.run, name, shown[0], shown[1])
 
 
 def verdicts(there: Comparison, here: Comparison) -> list[str]:

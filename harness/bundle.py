@@ -184,10 +184,11 @@ def _plan(content: dict[str, Any]) -> Plan:
     _check_all(plan.planned.values(), str)
     _check_all(plan.differences.values(), dict)
     _check_all([config for cell in plan.cells for config in cell.variants.values()], dict)
-    arms = {*plan.arms, *plan.controls}
-    for place in [*plan.cells, *(plan.tuning.trials if plan.tuning else [])]:
-        if place.task not in plan.tasks or place.arm not in arms:
-            raise ValueError(f"{place.arm!r} on {place.task!r} is none of its arms and tasks")
+    pairs = {(cell.task, cell.arm) for cell in plan.cells}
+    pairs |= {(trial.task, trial.arm) for trial in plan.tuning.trials} if plan.tuning else set()
+    for task, arm in pairs:
+        if task not in plan.tasks or arm not in (*plan.arms, *plan.controls):
+            raise ValueError(f"{arm!r} on {task!r} is none of its arms and tasks")
     for cell in plan.cells:
         if {*cell.runs} - {*plan.seeds} or (len(cell.runs) < len(plan.seeds) and not plan.tuning):
             raise ValueError(f"{cell.arm!r} on {cell.task!r} has not a run for every seed")

@@ -11,8 +11,9 @@ from harness import sweep as sweeps
 from harness import tune
 from harness.comparison import Note
 from harness.launch import Launch, default_jobs
-from harness.plan import Plan, PlannedRun, Tuning
-from harness.progress import Progress, clock
+from harness.outlook import later_runs, many, summary
+from harness.plan import Plan, PlannedRun
+from harness.progress import Progress
 from harness.record import Record, lacks_gradients
 from harness.shown import clean
 from harness.store import Store
@@ -94,7 +95,7 @@ def sweep(name: str, overrides: Sequence[str], choice: Choice) -> list[Note]:
     made, plan, records = planned(wanted)
     runs = to_do(plan, records, choice)
     sweeps.save(wanted, made)
-    jobs = min(choice.jobs or default_jobs(), len(runs) + _later(plan))
+    jobs = min(choice.jobs or default_jobs(), len(runs) + later_runs(plan))
     print(summary(plan, records, runs, jobs))
     if runs:
         _train_all(plan, records, runs, wanted, choice, jobs)
@@ -121,7 +122,7 @@ def _train_all(
 ) -> None:
     again = choice.force or choice.retry_failed
     kept = {i: record for i, record in records.items() if i not in {run.id for run in runs}}
-    progress = Progress(plan, kept, len(runs) + _later(plan), sys.stdout)
+    progress = Progress(plan, kept, len(runs) + later_runs(plan), sys.stdout)
     launch = Launch(
         runs,
         wanted.store,
@@ -129,7 +130,7 @@ def _train_all(
         trackers=wanted.trackers,
         plugins=wanted.plugins,
         force=again,
-        more=_later(plan),
+        more=later_runs(plan),
         log=wanted.folder / "workers.log",
     )
     refused = []
@@ -186,8 +187,8 @@ def bundle(name: str, overrides: Sequence[str], output: str | None) -> None:
     made, plan, records = planned(wanted)
     sweeps.save(wanted, made)
     path, needs = pack.bundle(wanted, plan, records, output)
-    missing = len({run.id for run in plan.runs()}) + _later(plan) - len(records)
-    print(f"bundle    {path}: {_many(len(records), 'record')}, {missing} of the plan missing")
+    missing = len({run.id for run in plan.runs()}) + later_runs(plan) - len(records)
+    print(f"bundle    {path}: {many(len(records), 'record')}, {missing} of the plan missing")
     for need in needs:
         print(f"not in it {need.name}, a {need.kind} of yours; sha256 {need.sha256[:12]}")
 
@@ -209,101 +210,9 @@ def _show(
         record = records[run.id]
         print(f"{record.status}: {run.task} {run.arm} seed {run.seed}: {clean(record.error)}")
     if bad:
-        print(f"{_many(len(bad), 'run')} not done; --retry-failed trains them again")
+        print(f"{many(len(bad), 'run')} not done; --retry-failed trains them again")
     print(f"\nreport  {write_report(plan, records, wanted.folder, wanted.store, against)}")
     return comparison.notes
-
-
-def summary(
-    plan: Plan,
-    records: Mapping[str, Record],
-    left: Sequence[PlannedRun],
-    jobs: int,
-    *,
-    arms: bool = False,
-) -> str:
-    """What would run, what is done, what the seeds can show, and how long it takes."""
-    from harness.statistics import evidence
-
-    trials = _trials(plan)
-    total = len(plan.cells) * len(plan.seeds)
-    later = _later(plan)
-    named = _many(len(plan.arms), "arm")
-    if plan.controls:
-        named = f"({named} + {_many(len(plan.controls), 'control')})"
-    several = [_many(len(plan.tasks), "task")] if len(plan.tasks) > 1 else []
-    product = " x ".join([*several, named, _many(len(plan.seeds), "seed")])
-    state = f"{len(records)} done, {len(left) + later} to run"
-    if left:
-        jobs = min(jobs, len(left))
-        took = _duration(plan, records, left, jobs, later)
-        state += f" in {_many(jobs, 'process', 'es')}; {took}"
-    comparisons = (len(plan.arms) - 1) * len(plan.tasks)
-    tuned = f" + {trials} of the tuner" if trials else ""
-    lines = [f"plan      {plan.name}: {product} = {_many(total, 'run')}{tuned}; {state}"]
-    if plan.question:
-        lines.insert(0, f"question  {plan.question}")
-    if comparisons:
-        lines.append(f"evidence  {evidence(len(plan.seeds), comparisons)}")
-    if plan.tuning:
-        lines.append(f"tune      {_tuning(plan.tuning)}")
-    return "\n".join([*lines, *_arm_lines(plan)] if arms else lines)
-
-
-def _tuning(tuning: Tuning) -> str:
-    """How arms are tuned: what all may set, and what some may set beside."""
-    ranges = tuning.ranges.values()
-    shared = {k: v for k, v in next(iter(ranges)).items() if all(k in each for each in ranges)}
-    words = [f"{key}={value}" for key, value in shared.items()]
-    for arm, own in tuning.ranges.items():
-        beside = [f"{key}={value}" for key, value in own.items() if key not in shared]
-        words += [f"{arm} also {', '.join(beside)}"] if beside else []
-    effort = f"{_many(tuning.number, 'trial')} per arm on {_many(len(tuning.seeds), 'seed')}"
-    return f"{effort} by {tuning.metric} ({tuning.sampler}): {'; '.join(words)}"
-
-
-def _trials(plan: Plan) -> int:
-    """How many runs the tuner takes in all."""
-    tuning = plan.tuning
-    cells = len(plan.tasks) * len(plan.arms)
-    return cells * tuning.number * len(tuning.seeds) if tuning else 0
-
-
-def _later(plan: Plan) -> int:
-    """How many runs are known only when others have been trained."""
-    return len(plan.cells) * len(plan.seeds) + _trials(plan) - sum(1 for _ in plan.runs())
-
-
-def _many(number: int, word: str, ending: str = "s") -> str:
-    return f"{number} {word}" + (ending if number != 1 else "")
-
-
-def _duration(
-    plan: Plan, records: Mapping[str, Record], left: Sequence[PlannedRun], jobs: int, later: int
-) -> str:
-    """From earlier runs of this sweep where there are any, else from what the plan tried.
-
-    Runs that are not known yet are taken to last as long as the others.
-    """
-    known = [record.seconds["total"] for record in records.values() if record.seconds]
-    if known:
-        return f"about {clock(sum(known) / len(known) * (len(left) + later) / jobs)}"
-    cells = {(cell.task, cell.arm): cell.seconds for cell in plan.cells}
-    expected = sum(cells[run.task, run.arm] for run in left)
-    return f"about {clock(expected * (1 + later / len(left)) / jobs)}"
-
-
-def _arm_lines(plan: Plan) -> list[str]:
-    lines = [f"metric    {plan.metric} ({plan.directions[plan.metric]} is better)", "arms"]
-    width = max(map(len, plan.arms))
-    for arm, differing in plan.differences.items():
-        objective, *beyond = (f"{k}={v}" for k, v in differing.items())
-        mark = "  (baseline)" if arm == plan.baseline else ""
-        shown = "  ".join([objective.removeprefix("objective="), *beyond])
-        lines.append(f"  {arm:<{width}}  {shown}{mark}")
-    if plan.controls:
-        lines.append(f"controls  {', '.join(plan.controls)}")
-    return lines
 
 
 def demo(overrides: Sequence[str]) -> None:

@@ -66,16 +66,15 @@ def given_by(sent: Bundle, overrides: Sequence[str], device: str | None) -> Give
             raise ValueError(f"reproduce takes {known}, got {text!r}")
         texts[key] = value
     plugins, files = words(texts.pop("plugins", "")), words(texts.pop("files", ""))
-    needs = sent.manifest.needs
-    wanted = [need.name for need in needs if need.kind == "plugin"]
+    wanted = [need.name for need in sent.manifest.needs if need.kind == "plugin"]
     if wanted and not plugins:
         raise ValueError(
             f"the bundle's losses are in code that it does not hold: give it by plugins=[FILE], "
             f"which runs with your rights; they were in {' and '.join(wanted)}"
         )
-    by_content = _files(sent, files)
     given = {key: _value(key, text) for key, text in texts.items()}
-    return Given(plugins, by_content, given | {"trainer.accelerator": device or _device(sent)})
+    given["trainer.accelerator"] = device or _device(sent)
+    return Given(plugins, _files(sent, files), given)
 
 
 def _files(sent: Bundle, files: Sequence[str]) -> dict[str, str]:
@@ -122,7 +121,7 @@ def made_here(sent: Bundle, given: Given) -> Received:
     from harness.config import check, run_id
 
     plugins.load(given.plugins)
-    known: dict[str, Any] = {}
+    known: dict[str, dict[str, Any]] = {}
 
     def config(place: Cell | Trial, packed: dict[str, Any]) -> dict[str, Any]:
         key = json.dumps(packed)
@@ -132,8 +131,7 @@ def made_here(sent: Bundle, given: Given) -> Received:
             except (ValueError, *FAULTS) as error:
                 said = " ".join(str(error).split())
                 raise ValueError(f"bundle: arm {place.arm} on {place.task}: {said}") from error
-        checked: dict[str, Any] = known[key]
-        return checked
+        return known[key]
 
     def cell(made: Cell) -> Cell:
         variants = {seed: config(made, packed) for seed, packed in made.variants.items()}
@@ -212,9 +210,7 @@ def changes(made: Received) -> Iterator[str]:
         names |= {t.loss: None for t in parse_objective(run.config["loss"]).terms.values()}
         names |= dict.fromkeys(run.config["projection"])
     changed = [n for n in names if losses.source_hash(n) != sent.manifest.losses.get(n)]
-    yield from (
-        f"the code of {name} is not what it was when the bundle was made" for name in changed
-    )
+    yield from (f"the code of {n} is not what it was when the bundle was made" for n in changed)
     plugins = {need.sha256 for need in sent.manifest.needs if need.kind == "plugin"}
     for file in made.given.plugins:
         if hashlib.sha256(Path(file).read_bytes()).hexdigest() not in plugins:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -134,8 +135,10 @@ def _packed(arrays: dict[str, Array]) -> bytes:
     return written.getvalue()
 
 
-def _unpacked(path: Any) -> dict[str, Array]:
+def _unpacked(path: Path) -> dict[str, Array]:
     """The arrays of a file, none where it is missing or is no such file."""
+    if not path.is_file():  # a pipe would be waited for
+        return {}
     with contextlib.suppress(Exception, MemoryError):  # a damaged file can break a reader anywhere
         with zipfile.ZipFile(path) as file:
             if sum(info.file_size for info in file.infolist()) > LIMIT:

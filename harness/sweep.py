@@ -40,7 +40,9 @@ def find(name: str) -> Path:
         from losses.arguments import nearest
 
         if (config_dir() / "task" / f"{name}.yaml").is_file():
-            raise ValueError(f"'{name}' is a task, not a sweep; lossbench train task={name} loss=...")
+            raise ValueError(
+                f"'{name}' is a task, not a sweep; lossbench train task={name} loss=..."
+            )
         raise ValueError(f"there is no sweep '{name}'{nearest(name, shipped)}")
     return shipped[name]
 

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -156,7 +157,8 @@ def load(module: nn.Module, path: str | Path) -> None:
         if not file.is_file():  # a folder, or a pipe that would be waited for
             raise FileNotFoundError(errno.ENOENT, "No such file")
         _refuse_packed(file)
-        read = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of what is refused below
+            read = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"pretrained={path}: {error.strerror or error}") from error
     except Exception as error:  # torch has no one class for what is no file of weights

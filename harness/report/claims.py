@@ -9,7 +9,18 @@ from harness.comparison import Verdict as Word
 from harness.report import claimtext, style
 from harness.report.figures import both_widths
 from harness.report.markup import Safe, details, element, join, table
-from harness.report.svg import Axis, dot, fitted, label, line, mark, svg, tick_labels, visible
+from harness.report.svg import (
+    Axis,
+    dot,
+    fitted,
+    label,
+    line,
+    mark,
+    svg,
+    text_width,
+    tick_labels,
+    visible,
+)
 
 STYLE = """
 .side { fill: var(--better); opacity: .12; } .boundary { stroke: var(--better); stroke-width: 1.5;
@@ -63,7 +74,7 @@ def _overview(outcomes: Sequence[Outcome]) -> Safe:
         lines = []
         for tested in outcome.results:
             sign = f"{claimtext.SYMBOLS[tested.verdict]} " if several else ""
-            words = f"{sign}{claimtext.effect(tested)} {claimtext.interval(tested)}"
+            words = f"{sign}{claimtext.numbers(tested)}"
             lines.append(element("div", words, title=tested.contrast.words))
         link = element("a", outcome.claim.claim, href=f"#{anchor(outcome)}")
         cost = style.seconds(outcome.seconds)
@@ -71,7 +82,13 @@ def _overview(outcomes: Sequence[Outcome]) -> Safe:
     return element(
         "section",
         element("h2", "All claims"),
-        table(head, rows, caption="Claims by name", numeric=False, class_="textbook"),
+        table(
+            head,
+            rows,
+            caption="Claims, with a line for each of their contrasts",
+            numeric=False,
+            class_="textbook",
+        ),
         element("p", claimtext.LEGEND, class_="soft"),
         element("p", FIGURES, class_="soft"),
     )
@@ -145,16 +162,13 @@ def _runs(outcome: Outcome) -> Safe:
 def _figure(outcome: Outcome, width: int) -> Safe:
     """Every contrast on an axis of its own: interval, mean, seeds, and the side that is claimed."""
     shapes = [_contrast(each, ROW * i, width) for i, each in enumerate(outcome.results)]
-    desc = "; ".join(
-        f"{t.contrast.words}: {claimtext.effect(t)} {claimtext.interval(t)}"
-        for t in outcome.results
-    )
+    desc = "; ".join(f"{t.contrast.words}: {claimtext.numbers(t)}" for t in outcome.results)
     return svg(outcome.claim.claim, desc, width, ROW * len(outcome.results), *shapes)
 
 
 def _contrast(tested: ContrastResult, top: float, width: int) -> Safe:
-    numbers = f"{claimtext.effect(tested)} {claimtext.interval(tested)}"
-    room = width - 7.1 * len(numbers) - 16
+    numbers = claimtext.numbers(tested)
+    room = width - text_width(numbers) - 16
     words = [
         label(2, top + 16, fitted(tested.contrast.words, room)),
         label(width - 2, top + 16, numbers, anchor="end", class_="t num"),
@@ -166,7 +180,7 @@ def _contrast(tested: ContrastResult, top: float, width: int) -> Safe:
     ends = [v for v in (tested.mean, tested.low, tested.high) if v is not None]
     inside = [v for v in claimed if abs(v) < float("inf")]
     low, high = visible([[*ends, *inside, 0.0]], tested.differences)
-    axis = Axis(low, high, 10, width - 10)
+    axis = Axis(low, high, 30, width - 30)
     y, bottom = top + 40, top + 62
     left, right = (axis(value) for value in claimed)
     side = element(

@@ -53,6 +53,11 @@ def interval(tested: ContrastResult) -> str:
     return style.interval(tested.low, tested.high, places(tested))
 
 
+def numbers(tested: ContrastResult) -> str:
+    """The mean difference, and its interval where there is one."""
+    return effect(tested) if tested.low is None else f"{effect(tested)} {interval(tested)}"
+
+
 def summary(outcomes: Sequence[Outcome]) -> str:
     """How many claims came out how, and what it cost."""
     counts = Counter(outcome.verdict for outcome in outcomes)
@@ -94,9 +99,8 @@ def _rows(outcome: Outcome) -> list[tuple[Verdict, tuple[str, ...]]]:
         contrast = tested.contrast
         where = f", {contrast.task}" if len(tasks) > 1 else ""
         label = style.clean(f"{contrast.arm} - {contrast.against}, {contrast.metric}{where}")
-        numbers = f"{effect(tested)} {interval(tested)}"
-        sign = SYMBOLS[tested.verdict]
-        rows.append((tested.verdict, (f"  {label}", f"{sign} {numbers}", _p(tested), "", "")))
+        found = f"{SYMBOLS[tested.verdict]} {numbers(tested)}"
+        rows.append((tested.verdict, (f"  {label}", found, _p(tested), "", "")))
     return rows
 
 
@@ -163,9 +167,7 @@ def to_markdown(outcomes: Sequence[Outcome]) -> str:
             "What came out": claim.outcome,
         }
         parts += [f"**{key}**: {escape_markdown(text)}" for key, text in said.items() if text]
-        lines = [
-            f"{t.contrast.words}: {effect(t)} {interval(t)}, {t.text}" for t in outcome.results
-        ]
+        lines = [f"{t.contrast.words}: {numbers(t)}, {t.text}" for t in outcome.results]
         parts.append("\n".join(f"- {escape_markdown(line)}" for line in lines))
         parts += [f"> **{note.level}**: {escape_markdown(note.text)}" for note in outcome.notes]
         parts.append(f"Again: <code>{escape_markdown(outcome.command)}</code>")

@@ -186,7 +186,7 @@ def shortened(text: str, width: int) -> str:
     """
     if columns(text) <= width:
         return text
-    head, tail = text[: len(text) // 2], text[len(text) // 2 :]
+    head, tail = text[: len(text) // 2][:width], text[len(text) // 2 :][-width:]
     while columns(head) + columns(tail) > width - 1:
         if columns(head) >= columns(tail):
             head = head[:-1]

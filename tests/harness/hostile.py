@@ -297,7 +297,7 @@ def spelt() -> dict[str, Sent]:
         "a pipe": (os.mkfifo, "there is no file"),
         "a device": (lambda path: path.symlink_to("/dev/zero"), "there is no file"),
         "a socket": (_socket, "there is no file"),
-        "a circle of links": (lambda path: path.symlink_to(path), "there is no file"),
+        "a circle of links": (lambda path: path.symlink_to(path.name), "there is no file"),
         "not there": (lambda path: None, "there is no file"),
     }
 
@@ -349,7 +349,11 @@ def harmless(folder: Path) -> Path:
     return write_sweep(
         folder,
         question=f"{MARKUP} [x](javascript:alert(1))",
-        arms={"=ce": ["loss=cross_entropy"], name: ["loss=focal"], "-f": ["loss=focal", "loss.focal.gamma=1"]},
+        arms={
+            "=ce": ["loss=cross_entropy"],
+            name: ["loss=focal"],
+            "-f": ["loss=focal", "loss.focal.gamma=1"],
+        },
         baseline="=ce",
     )
 

@@ -162,7 +162,7 @@ def records() -> dict[str, tuple[Spoil, int]]:
         "a pipe": (_instead(os.mkfifo), 0),
         "a device": (_instead(lambda path: path.symlink_to("/dev/zero")), 0),
         "a folder": (_instead(Path.mkdir), 0),
-        "a circle of links": (_instead(lambda path: path.symlink_to(path)), 1),
+        "a circle of links": (_instead(lambda path: path.symlink_to(path.name)), 1),
         "sparse": (_instead(lambda path: os.truncate(_touched(path), 2**40)), 0),
         "samples of a pipe": (_instead(os.mkfifo, "samples.npz"), 0),
         "samples of a pickle": (_instead(_pickled, "samples.npz"), 0),
@@ -309,10 +309,19 @@ def weights(folder: Path) -> list[tuple[str, Path]]:
         "a folder": Path.mkdir,
         "a pipe": os.mkfifo,
         "a device": lambda path: path.symlink_to("/dev/zero"),
-        "a circle": lambda path: path.symlink_to(path),
+        "a circle": lambda path: path.symlink_to(path.name),
     }
     for name, make in made.items():
         path = folder / f"{name.replace(' ', '_')}.pt"
         make(path)
         found.append((name, path))
     return [*found, ("an old file", folder / "old.pt")]
+
+
+def postscript(folder: Path) -> None:
+    """Pictures by their names, of which some decoders would make a program run."""
+    text = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(touch) run\n"
+    for name in "ab":
+        (folder / name).mkdir(parents=True)
+        for number in range(10):
+            (folder / name / f"{number}.png").write_bytes(text)

@@ -77,7 +77,7 @@ class Watch:
     def _may(self, path: object) -> bool:
         if not isinstance(path, str | Path):
             return True  # a file that is open already
-        where = Path(os.path.realpath(path))
+        where = Path(os.path.realpath(Path(path).parent), Path(path).name)  # of a link itself
         return self.inside is not None and where.is_relative_to(self.inside)
 
 
@@ -123,17 +123,19 @@ def store(watch: Watch) -> Iterator[dict[str, Any]]:
         wanted.store.write(record)
     sweeps.save(wanted, made)
     shutil.copytree("results", "clean")
+    folder = wanted.folder
     watch.inside = Path("results").resolve()
     for name, (spoil, code) in hostile_stores.stores().items():
         shutil.rmtree("results")
         shutil.copytree("clean", "results")
         spoil(wanted, made)
         done = run(watch, ["report", str(path)])
-        kept = wanted.folder / "plan.json"
-        plan = json.loads(kept.read_text()) if code == 0 else {}
-        same = not plan or _plain(plan["plan"]) == _plain(dataclasses.asdict(made))
-        yield {"name": name, "expected": code, **done, "same": same,
-               "faults": inert.faults(wanted.folder) if code == 0 else []}  # fmt: skip
+        entry = {"name": name, "expected": code, **done}
+        if done["code"] == 0:
+            saved = json.loads((folder / "plan.json").read_text())["plan"]
+            same = _plain(saved) == _plain(dataclasses.asdict(made))
+            entry |= {"same": same, "faults": inert.faults(folder)}
+        yield entry
 
 
 def _plain(plan: dict[str, Any]) -> str:
@@ -156,6 +158,10 @@ def trains(watch: Watch) -> Iterator[dict[str, Any]]:
     for name, path in hostile_stores.weights(Path("weights")):
         given = [*words, f"model.pretrained={path}"]
         yield {"name": f"weights: {name}", "expected": 2, **run(watch, given)}
+    hostile_stores.postscript(Path("pictures"))
+    own = ["task=classification/image_folder", "loss=cross_entropy", "data.path=pictures"]
+    done = run(watch, ["train", *own, "data.size=[16,16]"])
+    yield {"name": "pictures of PostScript", "expected": 2, **done}
 
 
 if __name__ == "__main__":
