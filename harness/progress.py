@@ -85,7 +85,7 @@ class Progress:
         there = [self.records[i] for i in runs if i in self.records]
         done = [record for record in there if record.status == "done"]
         values = [r.metrics[self.plan.metric] for r in done if self.plan.metric in r.metrics]
-        filled = round(BAR * len(there) / len(runs))
+        filled = round(BAR * len(there) / max(1, len(runs)))  # a control has no trials
         bar = "█" * filled + "·" * (BAR - filled)
         mean = f"{sum(values) / len(values):.4g}" if values else ""
         bad = f"{len(there) - len(done)} not done" if len(done) < len(there) else ""

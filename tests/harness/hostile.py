@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tests.harness.spine import write_sweep
 
 OWNED = "OWNED"
@@ -356,8 +354,3 @@ def harmless(folder: Path) -> Path:
         },
         baseline="=ce",
     )
-
-
-def as_yaml(content: object) -> str:
-    """For messages."""
-    return yaml.safe_dump(content)

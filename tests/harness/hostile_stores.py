@@ -171,9 +171,9 @@ def records() -> dict[str, tuple[Spoil, int]]:
         "all runs lead out": (_linked("runs"), 1),
         "the sweep leads out": (_linked("sweeps"), 1),
     }
-    for field in FIELDS:
-        for name, value in odd.items():
-            found[f"{field} is {name}"] = (_with(**{field: value}), 0)
+    for number, field in enumerate(FIELDS):  # each is two of them, all stand for each other
+        for name in (list(odd) * 2)[number % len(odd) :][:2]:
+            found[f"{field} is {name}"] = (_with(**{field: odd[name]}), 0)
     found["version is a number"] = (_with(version=10**400), 1)
     for number, text in enumerate(TEXTS):
         status = ("failed", "diverged")[number % 2]

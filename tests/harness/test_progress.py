@@ -1,5 +1,6 @@
 """What a person sees while a sweep runs, on a terminal and elsewhere."""
 
+import dataclasses
 import io
 import os
 import re
@@ -12,7 +13,7 @@ from harness.launch import Event
 from harness.plan import Plan, PlannedRun
 from harness.progress import Progress, clock
 from harness.record import Record
-from tests.harness.builders import lose, make_plan, make_records
+from tests.harness.builders import lose, make_plan, make_records, tuned_plan, with_controls
 
 
 class Screen(io.StringIO):
@@ -176,3 +177,14 @@ def test_a_run_without_a_record_is_counted(size: None) -> None:
     for out in (Screen(), io.StringIO()):
         Progress(plan, {}, 3, out).end(Event(run, "done"), None)
         assert "1/3" in out.getvalue()
+
+
+@pytest.mark.usefixtures("size")
+def test_controls_wait_while_arms_are_tuned() -> None:
+    """They have neither runs nor trials of their own yet."""
+    plan, _ = with_controls(make_plan(), make_records(make_plan()))
+    tuned = tuned_plan()
+    cells = [dataclasses.replace(cell, runs={}) for cell in plan.cells]
+    screen = Screen()
+    Progress(dataclasses.replace(tuned, cells=cells, controls=plan.controls), {}, 9, screen).draw()
+    assert any(line.startswith("null") and "0/0" in line for line in screen.seen())

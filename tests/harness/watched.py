@@ -171,5 +171,6 @@ if __name__ == "__main__":
     watching = Watch()
     main(["plan", str(write_sweep(Path()))])  # imports whatever a harmless file needs
     watching.known = {name.partition(".")[0] for name in sys.modules} | sys.stdlib_module_names
+    watching.known.add("olefile")  # Pillow looks for it whatever it is to read
     kinds = {"files": files, "store": store, "trains": trains}
     print(json.dumps(list(kinds[sys.argv[1]](watching))))
