@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,10 +100,10 @@ def hydras() -> dict[str, Sent]:
     secret = "${oc.env:HOSTILE_SECRET}"
     return {
         "hydra.callbacks": (arm("+hydra.callbacks.x._target_=os.system"), cannot),
-        "hydra.run.dir": (arm("hydra.run.dir=/tmp/owned"), cannot),
+        "hydra.run.dir": (arm("hydra.run.dir=/var/owned"), cannot),
         "hydra/launcher": (arm("hydra/launcher=submitit_local"), cannot),
-        "hydra.searchpath": (arm("hydra.searchpath=[file:///tmp]"), cannot),
-        "hydra.job.env_set": (arm("+hydra.job.env_set.PATH=/tmp"), cannot),
+        "hydra.searchpath": (arm("hydra.searchpath=[file:///srv]"), cannot),
+        "hydra.job.env_set": (arm("+hydra.job.env_set.PATH=/srv"), cannot),
         "hydra@": (arm("+hydra@x=y"), cannot),
         "~hydra": (arm("~hydra.run"), cannot),
         "a hydra node": ({"hydra": {"callbacks": {}}}, "no parameter 'hydra'"),
@@ -140,7 +141,7 @@ def hydras() -> dict[str, Sent]:
 
 
 def elsewhere() -> dict[str, Sent]:
-    """Code, places to write, the network, and names that lead out of the store."""
+    """Code, places to write, the network, and files that never end."""
     cannot = "cannot stand in a sweep file"
     return {
         "a plug-in": (arm("plugins=[evil.py]"), cannot),
@@ -150,11 +151,11 @@ def elsewhere() -> dict[str, Sent]:
         "a plug-in in quotes": (arm("plugins='evil.py'"), cannot),
         "a plug-in after a blank": (arm(" plugins=[evil.py]"), "cannot read"),
         "a plug-in's package": (arm("+plugins@x=evil"), cannot),
-        "save": (arm("save=/tmp/owned"), cannot),
+        "save": (arm("save=/var/owned"), cannot),
         "save of all": ({"overrides": ["save=../../owned"]}, cannot),
-        "save of the file": ({"save": "/tmp/owned"}, "no parameter 'save'"),
+        "save of the file": ({"save": "/var/owned"}, "no parameter 'save'"),
         "a store": (arm("store=../../.."), cannot),
-        "a store at home": ({"overrides": ["store=/root/x"]}, cannot),
+        "a store at home": ({"overrides": ["store=/srv/x"]}, cannot),
         "a store of the file": ({"store": "/"}, "no parameter 'store'"),
         "a tracker": (arm("trackers=[wandb]"), cannot),
         "a download": (arm("data=mnist", "data.download=true"), cannot),
@@ -187,11 +188,17 @@ def elsewhere() -> dict[str, Sent]:
             },
             "no file",
         ),
+    }
+
+
+def worded() -> dict[str, Sent]:
+    """Names that are paths, and text that would act where it is shown."""
+    return {
         "a task of a path": ({"task": "../../../etc/passwd"}, "there is no task"),
         "a task of a root": ({"task": "/etc/passwd"}, "there is no task"),
         "a task of two lines": ({"task": "classification/iris\nplugins=[x]"}, "cannot read"),
         "a task with more": ({"task": "classification/iris,[x]"}, "names several values"),
-        "a loss of a path": (arm("loss=../../../../tmp/owned"), "there is no library of losses"),
+        "a loss of a path": (arm("loss=../../../../var/owned"), "there is no library of losses"),
         "data of a path": (arm("data=../../etc"), "there is no data set"),
         "NUL in a name": (b'arms: {"a\\0": [loss=focal]}\nmetric: a\nbaseline: a\n', "printable"),
         "escapes in a name": (arm(baseline="\x1b[2Jce"), "printable"),
@@ -306,7 +313,7 @@ def _sparse(path: Path) -> None:
 
 
 def _socket(path: Path) -> None:
-    short = Path("/tmp") / f"{os.getpid()}.socket"  # a socket's name is short
+    short = Path(tempfile.gettempdir()) / f"{os.getpid()}.socket"  # a socket's name is short
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(short))
         shutil.move(short, path)
@@ -318,6 +325,7 @@ TABLE = {
         ("target", called()),
         ("hydra", hydras()),
         ("elsewhere", elsewhere()),
+        ("words", worded()),
         ("size", sized()),
         ("spelling", spelt()),
     )

