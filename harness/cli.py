@@ -223,7 +223,7 @@ def _run(chosen: argparse.Namespace) -> int:
         commands.bundle(chosen.name, chosen.overrides, chosen.output)
         return 0
     if chosen.command == "reproduce":
-        from harness import reproduce
+        from harness.bundles import reproduce
 
         how = reproduce.Choice(chosen.sample, chosen.store, chosen.device, chosen.jobs)
         return reproduce.reproduce(chosen.archive, chosen.overrides, how)

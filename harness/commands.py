@@ -181,7 +181,7 @@ def bundle(name: str, overrides: Sequence[str], output: str | None) -> None:
         ValueError: there is no record yet, or something is there under the archive's name.
         StoreError: it cannot be written.
     """
-    from harness import pack
+    from harness.bundles import pack
 
     wanted = sweeps.request(name, overrides)
     made, plan, records = planned(wanted)

@@ -143,8 +143,9 @@ def train(cases: Sequence[Case], choice: commands.Choice) -> None:
     try:
         for event in launch.events():
             record = store.read(event.run.id)
-            if event.status == "refused" or record is None:
-                print(f"{event.run.arm} seed {event.run.seed}: {event.error}", file=sys.stderr)
+            if record is None:  # refused, or the code has changed since it was planned
+                why = event.error or "has no record under the id that was planned"
+                print(f"{event.run.arm} seed {event.run.seed}: {why}", file=sys.stderr)
             else:
                 told.end(event.run.id, record)
                 launch.todo.extend(queue.more())

@@ -19,18 +19,19 @@ from typing import Any
 
 import pytest
 
-from harness import agreement, bundle, data, pack
 from harness import config as configs
-from harness.agreement import ABSOLUTE, RELATIVE, SPREADS, Noise, Pair
-from harness.bundle import FILES, Bundle, Manifest
+from harness import data
+from harness.bundles import agreement, contents, pack
+from harness.bundles.agreement import ABSOLUTE, RELATIVE, SPREADS, Noise, Pair
+from harness.bundles.contents import FILES, Bundle, Manifest
+from harness.bundles.received import Received, changes, given_by, made_here
+from harness.bundles.reproduce import NOT_REPRODUCED, sampled
 from harness.cli import main
 from harness.compare import compare
 from harness.nested import flat
 from harness.plan import Plan
-from harness.received import Received, changes, given_by, made_here
 from harness.record import Record
 from harness.report import to_html
-from harness.reproduce import NOT_REPRODUCED, sampled
 from harness.sweep import request
 from tests.harness.builders import make_plan, make_records
 from tests.harness.spine import (
@@ -167,7 +168,7 @@ def test_an_archive_holds_what_a_reader_needs_and_nothing_else(swept: Path) -> N
 
 
 def test_what_is_in_an_archive_is_read_back(swept: Path) -> None:
-    sent = bundle.read(swept / "small.zip")
+    sent = contents.read(swept / "small.zip")
     assert sent.plan.arms == ["ce", "focal"]
     assert sent.digest == hashlib.sha256((swept / "small.zip").read_bytes()).hexdigest()
     assert {r.id: r.metrics for r in sent.records.values()} == {
@@ -275,7 +276,7 @@ def test_a_changed_value_is_found_by_repeating_alone(
 ) -> None:
     """Of the archive itself nothing is wrong; and the sample holds every arm and every seed."""
     members = unzipped(swept / "small.zip")
-    sent = bundle.read(swept / "small.zip")
+    sent = contents.read(swept / "small.zip")
     liar = next(cell.runs[1] for cell in sent.plan.cells if cell.arm == "focal")
     claimed = sent.records[liar].metrics["test/nll"] + 1e-12
 
@@ -318,7 +319,7 @@ def test_other_arithmetic_reproduces_within_noise(swept: Path, here: Path) -> No
     words = ["-m", "harness", "reproduce", str(swept / "small.zip"), "--jobs=1"]
     done = python(words, here, ATEN_CPU_CAPABILITY="default")
     assert done.returncode == 0, done.stdout + done.stderr
-    made_on = bundle.read(swept / "small.zip").manifest.machine
+    made_on = contents.read(swept / "small.zip").manifest.machine
     if made_on and made_on["vectors"] != "DEFAULT":
         assert "within 3 sd over the bundle's seeds" in done.stdout
         assert "another machine (vectors)" in done.stdout
@@ -333,7 +334,7 @@ def test_a_tuned_sweep_with_controls_is_reproduced(
     write_sweep(here, "tuned", tune=tune, controls=["null", "identity"])
     assert main(["sweep", "tuned.yaml", "--jobs", "1"]) == 0
     assert main(["bundle", "tuned.yaml"]) == 0
-    sent = bundle.read(here / "tuned.zip")
+    sent = contents.read(here / "tuned.zip")
     assert len(sent.records) == 4 + 4 + 4  # trials, arms, controls
     assert main(["reproduce", "tuned.zip", "--jobs", "1"]) == 0
     assert "12 runs to the last bit, and all verdicts" in capsys.readouterr().out
@@ -388,7 +389,7 @@ def test_a_loss_whose_code_has_changed_is_named(own: Path, here: Path) -> None:
 
 
 def received(path: Path) -> Received:
-    sent = bundle.read(path)
+    sent = contents.read(path)
     return made_here(sent, given_by(sent, [], None))
 
 
@@ -719,7 +720,8 @@ def of_config(m: Members) -> Iterator[tuple[str, bytes, str]]:
 
 AUDIT = """
 import contextlib, io, json, os, sys
-from harness import data, models, prepare, received, reproduce, tasks  # what they open is their own
+from harness import data, models, prepare, tasks
+from harness.bundles import received, reproduce  # what they open is their own
 from harness.cli import main
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -774,7 +776,7 @@ def test_markup_in_names_is_harmless(swept: Path) -> None:
     content = replaced(unzipped(swept / "small.zip"), '"focal"', f'"{markup}"')
     # a name of an arm is any printable text, but no name of a loss
     with pytest.raises(ValueError, match="there is no loss"):
-        made_here(sent := bundle.parse(content), given_by(sent, [], None))
+        made_here(sent := contents.parse(content), given_by(sent, [], None))
     page = to_html(compare(sent.plan, sent.records))
     assert markup not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page

@@ -13,17 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import agreement, bundle, provenance
-from harness.agreement import Difference, Group, Noise, Pair
+from harness import provenance
 from harness.archive import FAULTS
-from harness.bundle import Bundle
+from harness.bundles import agreement, contents
+from harness.bundles.agreement import Difference, Group, Noise, Pair
+from harness.bundles.contents import Bundle
+from harness.bundles.received import Received, changes, check_data, given_by, made_here
 from harness.commands import read_all
 from harness.compare import compare
 from harness.comparison import Comparison
 from harness.launch import Launch, default_jobs
 from harness.plan import PlannedRun
 from harness.progress import Progress, clock
-from harness.received import Received, changes, check_data, given_by, made_here
 from harness.record import Record
 from harness.report.style import clean
 from harness.store import Store, dump_json, write_atomically
@@ -53,7 +54,7 @@ def reproduce(path: str, overrides: Sequence[str], choice: Choice) -> int:
             was trained.
         StoreError: the store cannot be written, or holds something else.
     """
-    sent = bundle.read(Path(path))
+    sent = contents.read(Path(path))
     made = made_here(sent, given_by(sent, overrides, choice.device))
     before = _compared(sent)
     runs = sampled(made, choice.sample)

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median, stdev
 from typing import Any
 
-from harness.bundle import Manifest
+from harness.bundles.contents import Manifest
 from harness.comparison import Comparison
 from harness.plan import PlannedRun
 from harness.record import Record

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import agreement, provenance
+from harness import provenance
 from harness.archive import FAULTS
-from harness.bundle import FILES, Bundle
+from harness.bundles import agreement
+from harness.bundles.contents import FILES, Bundle
 from harness.nested import flat
 from harness.plan import Cell, Plan, PlannedRun, Trial
 from harness.plugins import words

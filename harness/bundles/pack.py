@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.agreement import machine
-from harness.bundle import FILES, Manifest, Need, parse
+from harness.bundles.agreement import machine
+from harness.bundles.contents import FILES, Manifest, Need, parse
 from harness.nested import flat
 from harness.plan import Cell, Plan, Trial
 from harness.record import Record

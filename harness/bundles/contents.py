@@ -2,7 +2,8 @@
 
 A zip of `manifest.json`, `plan.json` (with the resolved config of every arm), `records/ID.json` and
 `reports/`. Reading trusts nothing and runs nothing: names in configs are looked up in registries
-when runs are made of them, see :mod:`harness.reproduce`. Torch is imported once the zip is whole.
+when runs are made of them, see :mod:`harness.bundles.reproduce`. Torch is imported once the zip is
+whole.
 """
 
 import dataclasses
@@ -44,8 +45,8 @@ class Manifest:
 
     Attributes:
         recipe: version of what a run computes, see :mod:`harness.config`.
-        machine: what decides the last bits on a CPU, see :func:`harness.agreement.machine`; None
-            where runs were made on several machines, another one, or a GPU.
+        machine: what decides the last bits on a CPU, see :func:`harness.bundles.agreement.machine`;
+            None where runs were made on several machines, another one, or a GPU.
         versions: per package every version that the records name.
         losses: sha256 of the code of each loss, penalty and projection.
         data: per data set, sha256 of what it held.

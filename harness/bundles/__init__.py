@@ -1,0 +1,1 @@
+"""A sweep as one archive, to be handed on and repeated elsewhere."""
