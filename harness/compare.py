@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from harness import controlled, fairness, response, statistics, summary, tuned
+from harness import controlled, fairness, overall, response, statistics, summary, tuned
 from harness.comparison import (
     ArmResult,
     Comparison,
     Contrast,
     ControlResult,
+    Overall,
     Response,
     RunStatus,
     SeedRun,
@@ -95,8 +96,22 @@ def compare(plan: Plan, records: Mapping[str, Record], against: str | None = Non
         command=plan.command,
         overrides=plan.overrides,
         tuning=tuned.results(plan, records),
+        overall=_overall(study),
     )
     return dataclasses.replace(draft, sentence=sentence(draft))
+
+
+def _overall(study: _Study) -> Overall | None:
+    """All tasks together, once every run has ended."""
+    plan = study.plan
+    if study.pending or plan.baseline not in plan.arms:
+        return None
+    values = {
+        task: {arm: [run.value for run in study.runs[task, arm]] for arm in plan.arms}
+        for task in plan.tasks
+        if all((task, arm) in study.runs for arm in plan.arms)
+    }
+    return overall.overall(values, plan.baseline, higher=study.higher)
 
 
 def _study(plan: Plan, records: Mapping[str, Record]) -> _Study:

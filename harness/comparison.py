@@ -11,6 +11,8 @@ from typing import Any, Literal
 from harness.measured import Cost as Cost
 from harness.measured import CurvePoint as CurvePoint
 from harness.measured import MadeOf as MadeOf
+from harness.measured import Overall as Overall
+from harness.measured import OverallArm as OverallArm
 from harness.measured import Response as Response
 from harness.measured import Spread as Spread
 from harness.measured import Tradeoff as Tradeoff
@@ -220,6 +222,7 @@ class Comparison:
         done, failed, diverged, pending: runs of the whole sweep.
         differences: per arm, what its config changes against the baseline's.
         provenance: per key, every distinct value found in the records.
+        overall: all tasks together, once every run has ended.
     """
 
     name: str
@@ -245,6 +248,7 @@ class Comparison:
     command: str
     overrides: list[str]
     tuning: TuningResult | None = None
+    overall: Overall | None = None
     version: int = VERSION
 
     def results(self) -> Iterator[tuple[TaskResult, ArmResult]]:

@@ -136,3 +136,41 @@ class Tradeoff:
     asked: bool
     agreement: float
     front: list[str]
+
+
+@dataclass(frozen=True)
+class OverallArm:
+    """One arm over all tasks, by the scores of :mod:`harness.overall`.
+
+    Attributes:
+        iqm, low, high: interquartile mean of its runs' scores, and its 95% bootstrap interval.
+        rank: mean over tasks of its place, 1 for the best mean.
+        gain: mean over tasks of its score less the baseline's.
+        p_holm: flipped signs of these gains, Holm over arms; None below six tasks.
+        profile: share of runs that score at least as much as each threshold.
+    """
+
+    arm: str
+    iqm: float
+    low: float | None
+    high: float | None
+    rank: float
+    gain: float
+    p_holm: float | None
+    profile: list[float]
+
+
+@dataclass(frozen=True)
+class Overall:
+    """What the tasks of a sweep say together, the best arm first.
+
+    Attributes:
+        friedman: p that all arms rank alike; None below five tasks or three arms.
+        apart: least difference of mean ranks beyond chance (Nemenyi); None likewise.
+    """
+
+    tasks: int
+    thresholds: list[float]
+    arms: list[OverallArm]
+    friedman: float | None
+    apart: float | None

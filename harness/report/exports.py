@@ -2,10 +2,11 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from harness.comparison import ArmResult, Comparison, Spread, TaskResult, TuningResult
-from harness.report import made_of, response, style, tradeoff, tuning
+from harness.report import made_of, overall, response, style, tradeoff, tuning
 from harness.report.cells import to_csv as cells_as_csv
 from harness.store import dump_json
 
@@ -170,6 +171,9 @@ def to_markdown(comparison: Comparison) -> str:
         parts.append("\n".join(rows))
         parts += _answered(comparison, task)
         parts += _others(task)
+    if comparison.overall:
+        shown = [[*overall.HEAD], *overall.rows(comparison, comparison.overall)]
+        parts += [escape_markdown(overall.sentence(comparison.overall)), _grid(shown)]
     if comparison.tuning:
         parts += _tuned_markdown(comparison.tuning)
     parts += [escape_markdown(line) for line in style.footnotes(comparison)]
@@ -206,11 +210,16 @@ def _answered(comparison: Comparison, task: TaskResult) -> list[str]:
         parts.append(escape_markdown(tradeoff.sentence(comparison, task.tradeoff)))
     head, rows = made_of.start(comparison, task)
     if rows:
-        shown = [[escape_markdown(cell) for cell in line] for line in (head, *rows)]
-        shown.insert(1, ["---", *["---:"] * (len(head) - 1)])
-        table = "\n".join(f"| {' | '.join(line)} |" for line in shown)
-        parts += [escape_markdown(f"What the loss is made of, {made_of.CAPTION}:"), table]
+        words = escape_markdown(f"What the loss is made of, {made_of.CAPTION}:")
+        parts += [words, _grid([head, *rows])]
     return parts
+
+
+def _grid(lines: Sequence[Sequence[str]]) -> str:
+    """A table, its first line the head, its first column of names."""
+    shown = [[escape_markdown(cell) for cell in line] for line in lines]
+    shown.insert(1, ["---", *["---:"] * (len(lines[0]) - 1)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in shown)
 
 
 def _others(task: TaskResult) -> list[str]:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.comparison import ArmResult, Comparison, TaskResult
-from harness.report import exports, made_of, response, sections, style, tradeoff, tuning
+from harness.report import exports, made_of, overall, response, sections, style, tradeoff, tuning
 from harness.report.figures import both_widths, forest
 from harness.report.markup import Safe, details, element, join, table
 from harness.report.panels import curve_panels, difference_panels
@@ -87,7 +87,7 @@ def _sections(comparison: Comparison, answers: list[Safe]) -> list[Safe]:
         ("How each arm was tuned", tuning.section(comparison)),
         ("What the runs answered", answers),
         ("Cost", sections.cost(comparison)),
-        ("Across tasks", sections.across(comparison)),
+        ("Across tasks", [*sections.across(comparison), *overall.section(comparison)]),
         ("What the loss is made of", made_of.section(comparison)),
         ("Other metrics", sections.others(comparison)),
         ("Runs without a result", sections.lost(comparison)),

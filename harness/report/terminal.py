@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from harness.comparison import Comparison, Note, TaskResult
-from harness.report import exports, style, tuning
+from harness.report import exports, overall, style, tuning
 
 WIDTH = 100
 NARROWEST_ARM = 8
@@ -19,6 +19,7 @@ def terminal(comparison: Comparison, *, width: int = WIDTH, color: bool = False)
         _wrapped(style.heading(comparison), width),
         *(_table(comparison, task, width, color) for task in comparison.tasks),
         _wrapped(comparison.sentence, width),
+        _together(comparison, width),
         _tuned(comparison, width),
         "\n".join(_note(note, width, color) for note in comparison.notes),
         "\n".join(_wrapped(line, width) for line in _legend(comparison)),
@@ -83,6 +84,23 @@ def _table(comparison: Comparison, task: TaskResult, width: int, color: bool) ->
     if task.controls:
         beneath.insert(len(below) - len(task.controls), " controls")
     lines += beneath
+    return "\n".join(lines)
+
+
+def _together(comparison: Comparison, width: int) -> str:
+    """All tasks together, a line for each arm."""
+    given = comparison.overall
+    if given is None:
+        return ""
+    rows = [list(overall.HEAD), *overall.rows(comparison, given)]
+    sizes = [max(style.columns(row[i]) for row in rows) for i in range(len(rows[0]))]
+    sizes[0] = max(NARROWEST_ARM, min(sizes[0], width - sum(sizes[1:]) - 2 * len(sizes)))
+    lines = [_wrapped(f"All tasks together. {overall.sentence(given)}", width)]
+    for row in rows:
+        first = style.shortened(row[0], sizes[0])
+        words = [first + " " * (sizes[0] - style.columns(first))]
+        words += [cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=True)]
+        lines.append((" " + "  ".join(words)).rstrip())
     return "\n".join(lines)
 
 

@@ -311,7 +311,8 @@ def test_markdown_shows_hostile_text_as_it_is() -> None:
     text = report.to_markdown(compare(*CASES["hostile"]))
     for line in text.splitlines():
         if line.startswith("| ") and "script" in line and "metric" not in line:
-            assert len(re.findall(r"(?<!\\)\|", line)) == 9
+            # a task's arms, or all tasks together
+            assert len(re.findall(r"(?<!\\)\|", line)) in (9, 7)
 
 
 @pytest.mark.parametrize("char", list("&%$#_{}"))
