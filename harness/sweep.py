@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import paths
 from harness.archive import FAULTS
 from harness.paths import cache_dir, config_dir
 from harness.plan import Cell, Plan, Trial, Tuning
@@ -30,21 +31,9 @@ def find(name: str) -> Path:
     Raises:
         ValueError: no such file; the message has the nearest shipped name.
     """
-    own = Path(name)
-    if own.suffix in (".yaml", ".yml"):
-        if own.is_file():
-            return own
-        raise ValueError(f"there is no file {own}")
-    shipped = {path.stem: path for path in sorted((config_dir() / "sweep").glob("*.yaml"))}
-    if name not in shipped:
-        from losses.arguments import nearest
-
-        if (config_dir() / "task" / f"{name}.yaml").is_file():
-            raise ValueError(
-                f"'{name}' is a task, not a sweep; lossbench train task={name} loss=..."
-            )
-        raise ValueError(f"there is no sweep '{name}'{nearest(name, shipped)}")
-    return shipped[name]
+    if (config_dir() / "task" / f"{name}.yaml").is_file():
+        raise ValueError(f"'{name}' is a task, not a sweep; lossbench train task={name} loss=...")
+    return paths.find("sweep", name)
 
 
 def slug(name: str, overrides: Sequence[str]) -> str:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import paths
 from harness.claims.claim import Claim, Contrast
-from harness.paths import config_dir
+from harness.paths import config_dir, shipped
 from harness.sweepfile import load
 from losses.arguments import check_arguments, nearest, parameters_of
 
@@ -46,7 +47,7 @@ def folder() -> Path:
 
 def names() -> list[str]:
     """Names of the shipped claims, sorted."""
-    return sorted(path.stem for path in folder().glob("*.yaml"))
+    return [*shipped("claim")]
 
 
 def find(name: str) -> Path:
@@ -55,14 +56,7 @@ def find(name: str) -> Path:
     Raises:
         ValueError: no such file; the message has the nearest shipped name.
     """
-    own = Path(name)
-    if own.suffix in (".yaml", ".yml"):
-        if own.is_file():
-            return own
-        raise ValueError(f"there is no file {own}")
-    if name not in names():
-        raise ValueError(f"there is no claim '{name}'{nearest(name, [*names(), 'all'])}")
-    return folder() / f"{name}.yaml"
+    return paths.find("claim", name, "all")
 
 
 def read(path: Path) -> Claim:
