@@ -270,7 +270,7 @@ def test_tpe_proposes_from_the_records_alone(here: Path) -> None:
         ("loss.focal.gamma", "trainer.epochs", "arms.focal.trainer.epochs is not for one arm"),
         ("loss.focal.gamma", "data.label_noise", "arms.focal.data.label_noise is not for one"),
         ("loss.focal.gamma", "task.neighbours", "arms.focal.task.neighbours is not for one arm"),
-        ("trials: 3", "trials: 0", "tune.trials must be >= 1, got 0"),
+        ("trials: 3", "trials: 0", "tune.trials must be >= 1 and <= 10000, got 0"),
         ("trials: 3", "trial: 3", "has no parameter 'trial'; did you mean 'trials'?"),
         ("trials: 3", "metric: test/accuracy", "tune.metric must be of the validation part"),
         ("trials: 3", "metric: val/acuracy", "no metric 'val/acuracy'"),
