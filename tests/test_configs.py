@@ -89,7 +89,7 @@ def from_files(task: str, folder: Path) -> list[str]:
     else:
         masks = task in ("segmentation/pets", "segmentation/image_masks")
         loss = f"loss={'bce' if masks else 'cross_entropy'}"
-    return [loss, "trainer.batch_size=4", *SMALL[group], *found]
+    return [loss, "trainer.batch_size=6", *SMALL[group], *found]
 
 
 def task_data(task: str) -> str:
