@@ -8,6 +8,7 @@ hold is tensors and plain values, read as such. They go when the run has its rec
 import io
 import random
 import signal
+import threading
 import time
 import zipfile
 from collections.abc import Mapping
@@ -25,7 +26,9 @@ from harness.batches import Batches
 from harness.store import write_atomically
 
 GENERATIONS = ("checkpoint-0.pt", "checkpoint-1.pt")
-RUN, STEP, CHANCE = "lossbench.run", "global_step", "lossbench.chance"
+ABOUT, STEP, CHANCE = "lossbench.about", "global_step", "lossbench.chance"
+GRACE = 4.0
+"""Seconds that a process takes for a last checkpoint when whoever started it has gone."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What a cluster sends to a process whose time is over."""
 
@@ -55,23 +58,33 @@ class Files(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def newest(folder: Path, run: str) -> Path | None:
-    """The later of a run's checkpoints that can be read."""
+def newest(folder: Path, about: Mapping[str, Any]) -> Path | None:
+    """The later of the checkpoints that are whole and of which all this is true."""
     found = {}
     for path in (folder / name for name in GENERATIONS):
         try:
+            with zipfile.ZipFile(path) as packed:  # torch does not look at the sums of its parts
+                whole = packed.testzip() is None
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            if content[RUN] == run:
+            if whole and about.items() <= content[ABOUT].items():
                 found[int(content[STEP])] = path
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-            continue  # not there, or of a disk that lost it: the other one is older and whole
+        except Exception:  # whatever a file that is not there, or is damaged, makes of its readers
+            continue
     return found[max(found)] if found else None
 
 
 def remove(folder: Path) -> None:
-    """Remove a run's checkpoints: it has its record."""
-    for name in GENERATIONS:
-        (folder / name).unlink(missing_ok=True)
+    """Remove a run's checkpoints, and what was left of one that was being written."""
+    for path in [*folder.glob("checkpoint-?.pt"), *folder.glob(".checkpoint-?.pt-*")]:
+        path.unlink(missing_ok=True)
+
+
+def finish() -> None:
+    """Let a run in this process write a last checkpoint, if it writes any; called by a thread."""
+    running = Checkpoints.running
+    if running:
+        running.stopping = True
+        running.ended.wait(GRACE)
 
 
 class Checkpoints(Callback):
@@ -82,12 +95,15 @@ class Checkpoints(Callback):
 
     Args:
         folder: of the run.
-        run: its id.
+        about: what must be the same where the run goes on: its id, processes, versions, ...
         every: steps between two; 0 for none.
     """
 
-    def __init__(self, folder: Path, run: str, every: int) -> None:
-        self.folder, self.run, self.every = folder, run, every
+    running: "Checkpoints | None" = None
+
+    def __init__(self, folder: Path, about: Mapping[str, Any], every: int) -> None:
+        self.folder, self.about, self.every = folder, dict(about), every
+        self.ended = threading.Event()
         self.stopping, self.written, self.turn = False, 0, 0
         self.seconds, self.started = 0.0, time.perf_counter()
         self.chance: list[dict[str, Any]] = []
@@ -95,7 +111,7 @@ class Checkpoints(Callback):
 
     def newest(self) -> Path | None:
         """Where to go on; None for a run that starts, or that is not to leave any."""
-        return newest(self.folder, self.run) if self.every else None
+        return newest(self.folder, self.about) if self.every else None
 
     def on_train_start(self, trainer: Any, _: LightningModule) -> None:
         """Go on with the batches and the random numbers of who wrote the checkpoint."""
@@ -110,6 +126,7 @@ class Checkpoints(Callback):
             latest = self.newest()
             self.turn = 0 if latest is None else 1 - GENERATIONS.index(latest.name)
             self.before = {each: signal.signal(each, self._stop) for each in SIGNALS}
+            Checkpoints.running = self
 
     def _stop(self, _: int, __: FrameType | None) -> None:
         self.stopping = True
@@ -138,6 +155,8 @@ class Checkpoints(Callback):
 
     def teardown(self, *_: Any, **__: Any) -> None:
         """Leave signals as they were."""
+        Checkpoints.running = None
+        self.ended.set()
         for each, handler in self.before.items():
             signal.signal(each, handler)
         self.before = {}
@@ -149,7 +168,7 @@ class Checkpoints(Callback):
             torch.distributed.all_gather_object(states, _chance())
         else:
             states = [_chance()]
-        checkpoint |= {RUN: self.run, CHANCE: states}
+        checkpoint |= {ABOUT: self.about, CHANCE: states}
 
     def on_load_checkpoint(
         self, _: Any, __: LightningModule, checkpoint: Mapping[str, Any]

@@ -81,7 +81,7 @@ def run_once(
     with store.claim(identity) as free:
         if not free:
             return None
-        if force:
+        if force and store.read(identity) is None:  # else they are of the forced run itself
             checkpoint.remove(store.run_folder(identity))
         unsaved = config.save and not Path(config.save).exists()
         there = None if force or unsaved else store.read(identity)
@@ -190,7 +190,14 @@ def _train(
     references, gradients = _References(parts), Gradients(config.trainer.gradients)
     facts |= {"references": references.found, "start": gradients.start}
     facts["gradients"] = gradients.found
-    checkpoints = Checkpoints(folder, facts["id"], config.trainer.checkpoint)
+    about = {
+        "run": facts["id"],
+        "devices": config.trainer.devices,
+        "gradients": config.trainer.gradients,
+        "fingerprints": prepared.fingerprints,
+        "versions": facts["provenance"]["versions"],
+    }
+    checkpoints = Checkpoints(folder, about, config.trainer.checkpoint)
     started = time.perf_counter()
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(prepared.seeds["dropout"])

@@ -85,7 +85,7 @@ def unitbox(boxes: Tensor, target: Tensor, *, floor: Floor = 1e-6) -> Tensor:
 def _log_error(loss: Tensor, overlap: Tensor, floor: float) -> Tensor:
     """-log I / U with all its digits, from 1 - I / U where boxes are near and I / U elsewhere."""
     near = loss < 0.5
-    close = torch.log1p(-torch.where(near, loss, 0))
+    close = torch.log1p(-torch.where(near, loss, 0).clamp(max=1 - floor))
     return -torch.where(near, close, torch.where(near, 1, overlap).clamp(min=floor).log())
 
 

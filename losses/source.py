@@ -31,11 +31,9 @@ def source_hash(name: str) -> str:
 
         return peers.source_hash(name)
     entry = REGISTRY.get(name) or PENALTIES.get(name) or PROJECTIONS[name]
-    finish = getattr(entry, "finish", None)
     roots = [entry.function, *getattr(entry, "own", {}).values()]
-    beside = (finish, getattr(entry, "derivative", None))
-    roots += [function for function in beside if inspect.isfunction(function)]
-    return code_hash(*roots)
+    beside = (getattr(entry, fact, None) for fact in ("finish", "derivative", "total", "point"))
+    return code_hash(*roots, *(function for function in beside if function))
 
 
 def code_hash(*functions: Callable[..., Any]) -> str:
@@ -45,8 +43,8 @@ def code_hash(*functions: Callable[..., Any]) -> str:
     """
     seen: dict[str, str] = {}
     homes = {"losses", *(_home(function) for function in functions)}
-    for function in functions:
-        _collect(f"{function.__module__}.{function.__qualname__}", function, homes, seen)
+    for number, function in enumerate(functions):
+        _collect(f"{_named(function)} {number}", function, homes, seen)
     # a name's first part is the package, or a plug-in's path, which does not count
     lines = sorted(f"{key.partition('.')[2]} {text}" for key, text in seen.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -54,7 +52,13 @@ def code_hash(*functions: Callable[..., Any]) -> str:
 
 def _home(function: Callable[..., Any]) -> str:
     """The package, or the plug-in file, that a function is in."""
-    return function.__module__.split(".")[0]
+    return str(getattr(function, "__module__", None)).split(".")[0]
+
+
+def _named(function: Any) -> str:
+    """Where it is and what it is called there; the same in every process."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', None)}.{name}"
 
 
 def _collect(key: str, value: Any, homes: set[str], seen: dict[str, str]) -> None:
@@ -71,6 +75,12 @@ def _collect(key: str, value: Any, homes: set[str], seen: dict[str, str]) -> Non
         if key not in seen:
             seen[key] = text_of(function)
             _collect_used(function, homes, seen)
+            for name, cell in zip(
+                function.__code__.co_freevars, function.__closure__ or (), strict=True
+            ):
+                _collect(f"{key}<{name}>", cell.cell_contents, homes, seen)
+    elif isinstance(value, functools.partial):
+        _collect(f"{key}.partial", [value.func, value.args, value.keywords], homes, seen)
     elif inspect.isclass(value) and _home(value) in homes and key not in seen:
         methods = [_method(member) for member in vars(value).values()]
         written = [each for each in methods if each and each.__module__ == value.__module__]
@@ -78,6 +88,8 @@ def _collect(key: str, value: Any, homes: set[str], seen: dict[str, str]) -> Non
             seen[key] = text_of(value)
         for each in written:
             _collect_used(each, homes, seen)
+    elif inspect.isroutine(value):  # of another library, or of Python
+        seen[key] = _named(value)
 
 
 def _method(member: Any) -> FunctionType | None:

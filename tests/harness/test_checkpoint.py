@@ -18,7 +18,7 @@ from harness.record import Record
 from harness.run import run, run_once
 from harness.store import Store, StoreError
 from tests.harness import tiny
-from tests.harness.spine import iris, python, records, start, wait_for
+from tests.harness.spine import iris, python, records, start, wait_for, write_sweep
 
 # Twenty steps in four epochs, with everything that has a state: dropout, Adam, a schedule, means of
 # terms between two evaluations.
@@ -73,7 +73,7 @@ def test_a_run_goes_on_to_the_last_bit_from_any_step(
     config = iris(*LONG, f"trainer.checkpoint={every}")
     for step in (1, 3, 5, 6, 10, 14, 19):
         store = stopped(tmp_path / str(step), step, every)
-        kept = checkpoint.newest(folder(store, whole), whole.id)
+        kept = checkpoint.newest(folder(store, whole), {"run": whole.id})
         assert (kept is None) == (step <= every)  # written before the next step begins
         resumed = run_once(config, store)
         assert resumed is not None
@@ -182,7 +182,7 @@ def test_a_signal_has_the_run_write_down_where_it_is(
     assert process.returncode == 130, out + err
     assert not records(tmp_path / "results")
     (one,) = place.iterdir()
-    latest = checkpoint.newest(one, one.name)
+    latest = checkpoint.newest(one, {"run": one.name})
     assert latest is not None
     assert torch.load(latest, weights_only=True)["global_step"] % 200
 
@@ -190,14 +190,78 @@ def test_a_signal_has_the_run_write_down_where_it_is(
 def test_a_spoilt_checkpoint_leaves_the_one_before(whole: Record, tmp_path: Path) -> None:
     store = stopped(tmp_path, 17, 3)
     place = folder(store, whole)
-    latest = checkpoint.newest(place, whole.id)
+    latest = checkpoint.newest(place, {"run": whole.id})
     assert latest is not None
     latest.write_bytes(latest.read_bytes()[:-2000])
-    older = checkpoint.newest(place, whole.id)
+    older = checkpoint.newest(place, {"run": whole.id})
     assert older not in (None, latest)
     resumed = run_once(iris(*LONG, "trainer.checkpoint=3"), store)
     assert resumed is not None
     assert outcome(resumed) == outcome(whole)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_flipped_byte_is_seen(share: float, whole: Record, tmp_path: Path) -> None:
+    """Wherever it is: in the numbers of a tensor too, of which torch keeps a sum it never reads."""
+    store = stopped(tmp_path, 17, 3)
+    latest = checkpoint.newest(folder(store, whole), {"run": whole.id})
+    assert latest is not None
+    content = bytearray(latest.read_bytes())
+    content[int(share * len(content))] ^= 0xFF
+    latest.write_bytes(content)
+    resumed = run_once(iris(*LONG, "trainer.checkpoint=3"), store)
+    assert resumed is not None
+    assert outcome(resumed) == outcome(whole)
+
+
+@pytest.mark.parametrize("other", ["trainer.gradients=3", "trainer.devices=2"])
+def test_a_checkpoint_of_other_measurements_or_processes_is_passed_over(
+    other: str, whole: Record, tmp_path: Path
+) -> None:
+    store = stopped(tmp_path, 9, 3)
+    path = checkpoint.newest(folder(store, whole), {"run": whole.id})
+    assert path is not None
+    about = dict(torch.load(path, weights_only=True)[checkpoint.ABOUT])
+    key, value = other.removeprefix("trainer.").split("=")
+    assert checkpoint.newest(path.parent, about) == path
+    assert checkpoint.newest(path.parent, about | {key: int(value)}) is None
+    assert checkpoint.newest(path.parent, about | {"versions": {"torch": "0"}}) is None
+
+
+def test_a_retry_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    """The record of the failure is there all the while; what a killed write left goes."""
+    config, store = iris(*LONG, "trainer.checkpoint=3"), Store(tmp_path)
+    identity = run_id(config, 0)
+    store.write(Record(identity, "failed", {}, 0, error="it was full"))
+    with pytest.raises(KeyboardInterrupt):
+        run_once(config, store, force=True, callbacks=[Stop(9)])
+    left = store.run_folder(identity) / ".checkpoint-1.pt-abcdef"
+    left.write_bytes(b"half")
+    steps: list[int] = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            steps.append(trainer.global_step)
+
+    run_once(config, store, force=True, callbacks=[Watch()])
+    assert steps == list(range(6, 20))
+    assert not left.exists()
+
+
+def test_workers_of_a_sweep_that_ends_write_down_where_they_are(tmp_path: Path) -> None:
+    write_sweep(tmp_path, seeds=1, overrides=["trainer.epochs=1000000", "trainer.checkpoint=300"])
+    process = start(["-m", "harness", "sweep", "small.yaml", "--jobs=1"], tmp_path)
+    place = tmp_path / "results" / "runs"
+    wait_for(lambda: list(place.glob("*/checkpoint-1.pt")), "two checkpoints", 120)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    (one,) = (path.parent for path in place.glob("*/checkpoint-1.pt"))
+
+    def last() -> bool:
+        latest = checkpoint.newest(one, {"run": one.name})
+        return bool(latest and torch.load(latest, weights_only=True)["global_step"] % 300)
+
+    wait_for(last, "a checkpoint between two")
 
 
 class Trap:
@@ -228,7 +292,7 @@ def test_no_run_takes_another_s_checkpoint(whole: Record, tmp_path: Path) -> Non
     place.mkdir(parents=True)
     for name in checkpoint.GENERATIONS:
         (place / name).write_bytes((folder(store, whole) / name).read_bytes())
-    assert checkpoint.newest(place, place.name) is None
+    assert checkpoint.newest(place, {"run": place.name}) is None
     alone = run(other, Store(tmp_path / "alone"))
     resumed = run_once(other, store)
     assert resumed is not None
@@ -251,7 +315,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_there(
         patched.setattr(checkpoint, "write_atomically", full)
         with pytest.raises(StoreError, match="No space left"):
             run(config, store)
-    assert checkpoint.newest(folder(store, whole), whole.id) == written[1]
+    assert checkpoint.newest(folder(store, whole), {"run": whole.id}) == written[1]
     resumed = run_once(config, store)
     assert resumed is not None
     assert outcome(resumed) == outcome(whole)

@@ -21,11 +21,12 @@ from harness.claims import file, run
 from harness.claims.claim import Claim, Contrast, Direction, Outcome
 from harness.claims.judge import differences, evidence, judge
 from harness.cli import main
-from harness.comparison import SeedRun
+from harness.comparison import RunStatus, SeedRun
 from harness.paths import config_dir
 from harness.plan import Plan
 from harness.prepare import Probe
 from harness.record import Record
+from harness.statistics import effect_size, seeds_needed
 from harness.report import claims as page
 from harness.report import claimtext
 from losses.core import REGISTRY
@@ -162,8 +163,8 @@ INF = math.inf
         ([INF] + [9.0] * 5, "higher", SUPPORTED),
         ([INF] + [-9.0] * 5, "higher", OPEN),  # 5 of 6 the other way: 14 / 64
         ([INF] + [-9.0] * 8, "higher", CONTRADICTED),  # 8 of 9: 20 / 512
-        ([INF] * 6, "equal", CONTRADICTED),
-        ([INF] + [0.0] * 9, "equal", OPEN),  # lost runs never show that arms are equal
+        ([INF] * 6, "equal", OPEN),  # lost runs decide nothing about equality
+        ([INF] + [0.0] * 9, "equal", OPEN),
         ([INF, -INF, INF], "higher", OPEN),
     ],
 )
@@ -173,17 +174,35 @@ def test_infinite_differences_are_counted(
     assert decided(values, direction, 1.0) == said
 
 
-def runs(*values: float | None) -> list[SeedRun]:
+def test_noise_and_one_lost_run_do_not_contradict_equality() -> None:
+    noise = [0.1, -0.1] * 4
+    assert decided(noise, "equal", 0.05) == OPEN
+    assert decided([*noise[:-1], INF], "equal", 0.05) == OPEN
+
+
+def runs(*values: float | RunStatus) -> list[SeedRun]:
     return [
-        SeedRun(seed, f"run{seed}", "done" if value is not None else "diverged", value, None)
+        SeedRun(seed, f"run{seed}", value, None, None)
+        if isinstance(value, str)
+        else SeedRun(seed, f"run{seed}", "done", value, None)
         for seed, value in enumerate(values)
     ]
 
 
 def test_a_lost_run_is_infinitely_worse() -> None:
-    arm, against = runs(1.0, None, 3.0, None), runs(0.5, 2.0, None, None)
+    lost: RunStatus = "diverged"
+    arm, against = runs(1.0, lost, 3.0, lost), runs(0.5, 2.0, lost, lost)
     assert differences(arm, against, higher=True) == {0: 0.5, 1: -INF, 2: INF}
     assert differences(arm, against, higher=False) == {0: 0.5, 1: INF, 2: -INF}
+
+
+@pytest.mark.parametrize("other", [1.0, "diverged", "failed", "pending"])
+@pytest.mark.parametrize("unknown", ["failed", "pending"])
+def test_a_run_that_failed_or_has_not_ended_makes_no_difference(
+    unknown: RunStatus, other: float | RunStatus
+) -> None:
+    assert differences(runs(unknown), runs(other), higher=True) == {}
+    assert differences(runs(other), runs(unknown), higher=True) == {}
 
 
 # Claims
@@ -252,6 +271,28 @@ def test_an_arm_that_lost_runs_is_not_the_better_one(
     assert "4 lost" in claimtext.terminal([outcome])
 
 
+@pytest.mark.parametrize("arm", ["focal", "ce"])
+@pytest.mark.parametrize("count", [1, 10])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_run_that_failed_is_no_evidence(arm: str, count: int, direction: Direction) -> None:
+    plan = make_plan()
+    there = lose(plan, make_records(plan, {"focal": 0.02}), arm, range(count), "failed")
+    (tested,) = judge(claimed(contrast(direction=direction, margin=1e-3)), plan, there).results
+    assert (tested.verdict, tested.p_holm) == (OPEN, None)
+    assert f"{count} of 20 runs failed, --retry-failed trains them again" in tested.text
+    assert len(tested.differences) == 10 - count
+
+
+def test_a_done_run_without_the_value_is_no_evidence() -> None:
+    plan = make_plan()
+    there = make_records(plan, {"focal": 0.02})
+    for seed in range(7):
+        key = plan.cells[0].runs[seed]
+        there[key] = dataclasses.replace(there[key], metrics={})
+    (tested,) = judge(claimed(contrast()), plan, there).results
+    assert tested.text == f"{OPEN} (7 of 20 runs recorded no test/accuracy)"
+
+
 def test_nothing_is_decided_before_the_last_run() -> None:
     plan = make_plan()
     there = lose(plan, make_records(plan, {"focal": 0.02}), "focal", [3], None)
@@ -267,6 +308,15 @@ def test_what_is_not_decided_says_how_many_seeds_would_tell() -> None:
     (tested,) = judged(contrast(margin=0.019)).results
     assert tested.verdict == OPEN
     assert "leans to supported, ~" in tested.text
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_how_many_seeds_would_tell_is_corrected_for_the_contrasts(number: int) -> None:
+    tested = judged(*[contrast(margin=0.019)] * number).results[0]
+    d = effect_size([value - 0.019 for value in tested.differences])
+    assert d is not None
+    assert seeds_needed(d, 1) != seeds_needed(d, 4)
+    assert f"~{seeds_needed(d, number)} seeds" in tested.text
 
 
 def test_a_term_can_be_compared_as_it_was_at_the_end_of_training() -> None:
@@ -354,7 +404,28 @@ def test_two_claims_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_task_must_be_said_where_there_are_several(tmp_path: Path) -> None:
     claim = file.read(write(tmp_path))
     with pytest.raises(ValueError, match="task must say which of the tasks a, b"):
-        file.check_contrasts(claim, ["a", "b"], ["ce", "focal"], ["test/nll"])
+        file.check_contrasts(claim, ["a", "b"], ["ce", "focal"], ["test/nll"], {})
+
+
+def test_a_term_must_be_recorded_by_both_arms(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    term = {"arm": "both", "against": "ce", "metric": "train/cross_entropy", "direction": "lower"}
+    store = f"store={tmp_path / 'store'}"
+
+    def prepared(*alone: str) -> Path:
+        sweep = SWEEP | {"metric": "test/nll", "arms": {"ce": [*alone], "both": ["loss=ce_l2"]}}
+        return write(tmp_path, contrast=term, sweep=sweep)
+
+    assert main(["claim", str(prepared("loss=cross_entropy")), store]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "small.contrast.metric must be a term that both arms have among several" in error
+    assert "got train/cross_entropy, which 'ce' does not record" in error
+    assert not records(tmp_path / "store")
+    weight = "loss.cross_entropy.weight={schedule: linear, start: 1, end: 2}"
+    for words in (["loss=ce_l2", "loss.l2.weight=0.1"], ["loss=cross_entropy", weight]):
+        path = prepared(*words)
+        assert run.prepare(file.read(path), [store]).outcome().verdict == "PENDING"
 
 
 # The shipped ones

@@ -265,6 +265,18 @@ def test_tiny_overlaps_keep_their_digits():
     torch.testing.assert_close(by_hand, expected, rtol=1e-6, atol=0)
 
 
+def test_a_floor_above_a_half_is_a_floor():
+    """Overlaps of 1, .9, .8, ..., .1 with a floor of .7."""
+    wide = torch.arange(10, 0, -1, dtype=torch.float64) / 10
+    boxes = torch.stack([0 * wide, 0 * wide, wide, 0 * wide + 1], 1).requires_grad_()
+    true = torch.tensor([0.0, 0, 1, 1], dtype=torch.float64).expand(10, 4)
+    values = losses.unitbox(boxes, true, floor=0.7, reduction="none")
+    torch.testing.assert_close(values, -wide.clamp(min=0.7).log())
+    by_hand, slope = losses.get("unitbox").derivative(boxes.detach(), true, floor=0.7)
+    torch.testing.assert_close(by_hand, values.detach())
+    assert not slope[wide < 0.69].any()
+
+
 def test_shapes_that_are_no_boxes_are_refused():
     for shape in ((4,), (3, 5), (2, 3, 4)):
         with pytest.raises(ValueError, match=r"giou needs boxes \[N, 4\] on both sides; got"):

@@ -1,26 +1,30 @@
 """What the fingerprint of a loss's code holds: all that is computed, and nothing else."""
 
+import dataclasses
 import importlib
 import itertools
 import sys
 
 import pytest
 
-from losses.source import code_hash
+import losses
+from losses.core import REGISTRY
+from losses.source import code_hash, source_hash
 
 MAIN = '''"""A loss."""
 import mine.helpers
 from mine import helpers
-from mine.helpers import FACTOR, Pair, TABLE, near
+from mine.helpers import FACTOR, Pair, TABLE, bent, near
 
 loss = 1  # a global that is called as an attribute below
 
 def error(output, target):
     """Of a pair."""
     pair = Pair(output, target)
-    return FACTOR * near(pair.loss) + helpers.far(output) + TABLE["twice"](target)
+    return FACTOR * near(pair.loss) + helpers.far(output) + TABLE["twice"](target) + bent(output)
 '''
 HELPERS = '''"""What it calls."""
+import functools
 from typing import NamedTuple
 
 FACTOR = 2.0
@@ -48,7 +52,13 @@ def far(value):
 def _twice(value):
     return 2 * value
 
-TABLE = {"twice": _twice}
+def _power(exponent):
+    def power(value):
+        return value ** exponent
+    return power
+
+bent = _power(5)
+TABLE = {"twice": _twice, "round": functools.partial(round, ndigits=7), "size": abs}
 '''
 NUMBER = itertools.count()
 
@@ -75,6 +85,9 @@ def hashed(tmp_path, monkeypatch, main=MAIN, helpers=HELPERS):
         ("first - second", "second - first"),  # what a property of a class calls
         ("apart(self.first, self.second)", "apart(self.second, self.first)"),  # the property
         ("return 2 * value", "return 3 * value"),  # one in a table
+        ("_power(5)", "_power(6)"),  # what a closure holds
+        ("ndigits=7", "ndigits=6"),  # what a partial function is given
+        ('"size": abs', '"size": float.__abs__'),  # which function of others
     ],
 )
 def test_what_is_called_counts(before, after, tmp_path, monkeypatch):
@@ -96,6 +109,15 @@ def test_what_is_not_computed_does_not(before, after, tmp_path, monkeypatch):
     assert HELPERS.count(before) == 1
     changed = hashed(tmp_path, monkeypatch, helpers=HELPERS.replace(before, after))
     assert changed == hashed(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("fact", ["finish", "derivative", "total", "point"])
+def test_all_that_a_loss_declares_to_compute_counts(fact, monkeypatch):
+    entry = next(entry for name in losses.names() if getattr(entry := losses.get(name), fact))
+    before = source_hash.__wrapped__(entry.name)
+    other = dataclasses.replace(entry, **{fact: lambda *given: 2 * given[0]})
+    monkeypatch.setitem(REGISTRY, entry.name, other)
+    assert source_hash.__wrapped__(entry.name) != before
 
 
 def test_an_attribute_is_not_the_global_of_its_name(tmp_path, monkeypatch):
