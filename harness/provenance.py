@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -45,10 +46,35 @@ def code_version() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
 
 
+@functools.cache
+def processor() -> dict[str, str] | None:
+    """What decides the last bits of sums on a CPU; None where the system does not tell.
+
+    Kind of system and machine, C library, the processor's name, and the vector instructions that
+    torch uses on it.
+    """
+    import torch
+
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    known = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.+)$", text, re.MULTILINE))
+    if len(known) < 3:
+        return None
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "library": " ".join(platform.libc_ver()),
+        "processor": "{model name}, family {cpu family}, model {model}".format_map(known),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
 def machine(device: str, threads: int) -> dict[str, Any]:
-    """Platform, processor count, device and thread count."""
+    """Platform, processor and how many there are, device and thread count."""
     return {
         "platform": platform.platform(),
+        "processor": processor(),
         "cpus": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),

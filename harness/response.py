@@ -77,7 +77,7 @@ def judged(given: Response, values: Mapping[str, Values], whole: int, *, higher:
         best=given.values[at],
         plateau=[given.values[i] for i in sorted(row)],
         apart=[given.values[i] for i in beyond],
-        slope=_steepest(given, at, values, higher=higher),
+        slope=_steepest(given, at, full, higher=higher),
     )
 
 
@@ -91,20 +91,24 @@ def _interval(values: Sequence[float]) -> tuple[float, float] | None:
 def _steepest(
     given: Response, at: int, values: Mapping[str, Values], *, higher: bool
 ) -> Slope | None:
-    """Towards the neighbour where the metric worsens fastest; a 0 lies no decades away."""
+    """Towards the neighbour where the metric worsens fastest; a 0 lies no decades away.
+
+    None if a neighbour is not among `values`, those of arms with every run done: the metric may
+    worsen fastest there.
+    """
     decades, best, found = in_decades(given.values), given.values[at], []
-    for place in (at - 1, at + 1):
-        if not 0 <= place < len(given.arms):
-            continue
+    places = [place for place in (at - 1, at + 1) if 0 <= place < len(given.arms)]
+    if any(given.arms[place] not in values for place in places):
+        return None
+    for place in places:
         value = given.values[place]
         if decades and not (value > 0 and best > 0):
             continue
         gap = abs(math.log10(value / best)) if decades else abs(value - best)
-        falls = _differences(values[given.arms[at]], values.get(given.arms[place], {}))
-        test = paired([fall / gap if higher else -fall / gap for fall in falls]) if falls else None
-        if test:
-            slope = Slope(value, "unit", test.mean, test.low, test.high)
-            found.append(dataclasses.replace(slope, per="decade") if decades else slope)
+        falls = _differences(values[given.arms[at]], values[given.arms[place]])
+        test = paired([fall / gap if higher else -fall / gap for fall in falls])
+        slope = Slope(value, "unit", test.mean, test.low, test.high)
+        found.append(dataclasses.replace(slope, per="decade") if decades else slope)
     return max(found, key=lambda slope: slope.fall, default=None)
 
 
@@ -151,7 +155,8 @@ def tradeoff(
     """Another metric against the headline's, over arms that have both; None where that is nothing.
 
     Without `against` it is the one of the same part of the data that orders the arms least like the
-    headline, the first of equals, and only if more than one arm is then on the front.
+    headline, the first of equals, and only if more than one arm is then on the front. An arm with
+    fewer runs than another is on no front: a mean over other seeds is no match.
 
     Args:
         metric: the headline's name.
@@ -163,6 +168,7 @@ def tradeoff(
     part = metric.partition("/")[0]
     names = dict.fromkeys(name for known in others.values() for name in known)
     wanted = [against] if against else [n for n in names if n.partition("/")[0] == part]
+    runs = {arm: max((s.n for s in known.values()), default=0) for arm, known in others.items()}
     found = []
     for name in wanted:
         spreads = {arm: others[arm].get(name) for arm in means}
@@ -175,7 +181,9 @@ def tradeoff(
             continue
         higher = (directions[metric] == "higher", directions[name] == "higher")
         tau = agreement([*points.values()], higher)
-        found.append(Tradeoff(name, directions[name], bool(against), tau, front(points, higher)))
+        whole = {arm: at for arm, at in points.items() if others[arm][name].n == max(runs.values())}
+        best = front(whole, higher)
+        found.append(Tradeoff(name, directions[name], bool(against), tau, best))
     least = min(found, key=lambda one: one.agreement, default=None)
     return least if least and (against or len(least.front) > 1) else None
 

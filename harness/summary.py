@@ -138,8 +138,11 @@ def curve(metric: str, arm: Runs, baseline: Runs, *, interval: bool) -> list[Cur
 
 
 def responses(cells: list[Cell]) -> list[Response]:
-    """Groups of arms whose configs differ in one number alone."""
-    settings = {cell.arm: flat(cell.config) for cell in cells}
+    """Groups of arms whose configs differ in one number alone.
+
+    An arm that is tuned for every seed anew, or not tuned yet, has no one config and is left out.
+    """
+    settings = {c.arm: flat(c.config) for c in cells if c.runs and not c.variants}
     keys = dict.fromkeys(key for config in settings.values() for key in config)
     varying = [k for k in keys if len({repr(config.get(k)) for config in settings.values()}) > 1]
     found = []

@@ -1,27 +1,26 @@
-"""Whether runs that were repeated came out as before: to the last bit, or within their noise.
+"""Whether runs that were repeated came out as before: to the last bit, or within their noise."""
 
-Pure but for `machine`, which asks what this one is.
-"""
-
-import platform
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median, stdev
 from typing import Any
 
 from harness.bundles.contents import Manifest
 from harness.comparison import Comparison
 from harness.plan import PlannedRun
+from harness.provenance import processor
 from harness.record import Record
 from harness.summary import is_usable
 
+machine = processor
 SPREADS = 3
-"""Standard deviations over seeds by which a repeated run may differ where bits are not promised."""
+"""Spreads over seeds by which a repeated run may differ where bits are not promised."""
 RELATIVE, ABSOLUTE = 1e-5, 1e-8
 """What rounding in float32 may change besides, of a metric that no seed changes."""
+NORMAL = 1.4826
+"""Times the median absolute deviation is the standard deviation of normal values."""
 EXACT = ("curve", "references", "steps", "parameters")
 """What must be equal too where bits are promised."""
 
@@ -54,29 +53,6 @@ class Difference:
     allowed: float = 0.0
 
 
-def machine() -> dict[str, str] | None:
-    """What decides the last bits of sums on a CPU; None where the system does not tell.
-
-    Kind of system and machine, C library, the processor's name, and the vector instructions that
-    torch uses on it.
-    """
-    import torch
-
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    known = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.+)$", text, re.MULTILINE))
-    if len(known) < 3:
-        return None
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "library": " ".join(platform.libc_ver()),
-        "processor": "{model name}, family {cpu family}, model {model}".format_map(known),
-        "vectors": torch.backends.cpu.get_cpu_capability(),
-    }
-
-
 def unlike(manifest: Manifest, versions: Mapping[str, str]) -> list[str]:
     """What the runs of a bundle were made with that is of another version here, in words."""
     found = []
@@ -95,31 +71,43 @@ def why_not_exact(
 ) -> str:
     """Why equal bits cannot be expected; empty where they can.
 
-    They can on the same kind of processor with the same libraries, by CPU; the number of threads is
-    part of a config. The version of this project does not count: it must not change what comes out.
+    They can on the same kind of processor with the same libraries, by one CPU; of which processor
+    is said by a record, or for an older one by the manifest. The number of threads is part of a
+    config. The version of this project does not count: it must not change what comes out.
     """
-    if manifest.machine is None:
-        return "the bundle does not know one processor on which all its runs were made"
-    if manifest.machine != here:
-        keys = [key for key, value in manifest.machine.items() if (here or {}).get(key) != value]
-        return f"another machine ({', '.join(keys) or 'more is known of it'})"
+    told = [record.provenance for record in records]
+    for there in [each.get("processor", manifest.machine) for each in told] or [manifest.machine]:
+        if not isinstance(there, Mapping):
+            return "the bundle does not know one processor on which all its runs were made"
+        if there != here:
+            keys = [key for key, value in there.items() if (here or {}).get(key) != value]
+            return f"another machine ({', '.join(keys) or 'more is known of it'})"
     other = [words for words in unlike(manifest, versions) if not words.startswith("lossbench ")]
     if other:
         return f"other versions ({'; '.join(other)})"
-    devices = sorted({str(record.provenance.get("device")) for record in records} - {"cpu"})
-    return f"not on a CPU but on {' and '.join(devices)}" if devices else ""
+    devices = sorted({str(each.get("device")) for each in told} - {"cpu"})
+    if devices:
+        return f"not on a CPU but on {' and '.join(devices)}"
+    several = sorted({str(each.get("devices", 1)) for each in told} - {"1"})
+    return f"made on {' and '.join(several)} devices, which sum in another order" if several else ""
 
 
 def _spread(values: Sequence[float]) -> float:
-    return stdev(values) if len(values) > 1 and all(map(is_usable, values)) else 0.0
+    if len(values) < 2 or not all(map(is_usable, values)):
+        return 0.0
+    if len(values) < 3:
+        return stdev(values)
+    middle = median(values)
+    return NORMAL * median(abs(value - middle) for value in values)
 
 
 class Noise:
     """How far a metric may be from what it was: three times its spread over seeds, and rounding.
 
-    The spread (standard deviation, ddof 1) is that of the run's own arm over the bundle's seeds,
-    or the median of all arms of the task where that is larger, since a few seeds can be equal by
-    chance. With one seed nothing is known of it, and rounding alone is allowed.
+    The spread is 1.4826 times the median absolute deviation, which one outlying seed hardly moves,
+    or of two seeds the standard deviation (ddof 1): that of the run's own arm over the bundle's
+    seeds, or the median of all arms of the task where that is larger, since a few seeds can be
+    equal by chance. With one seed nothing is known of it, and rounding alone is allowed.
     """
 
     def __init__(self, records: Mapping[Group, Sequence[Record]]) -> None:
@@ -144,11 +132,17 @@ def differences(pairs: Iterable[Pair], noise: Noise | None) -> Iterator[Differen
     for pair in pairs:
         if pair.here is None:
             yield Difference(pair.run, "status", pair.there.status, pair.lack)
-        elif pair.there.status != pair.here.status:
+        elif _end(pair.there) != _end(pair.here):
             yield Difference(pair.run, "status", _status(pair.there), _status(pair.here))
         else:
             yield from _metrics(pair, pair.here, noise)
             yield from _rest(pair, pair.here, exact=noise is None)
+
+
+def _end(record: Record) -> tuple[str, str]:
+    """How a run ended, of a failed one with its error; folders in it are another machine's."""
+    failed = record.status == "failed"
+    return record.status, re.sub(r"\S*/", "", record.error or "") if failed else ""
 
 
 def _status(record: Record) -> str:

@@ -17,8 +17,8 @@ class Contrast:
     Attributes:
         arm: the arm the claim is about.
         against: the arm it is compared with.
-        metric: what is compared: `val/NAME`, `test/NAME`, or of an objective of several terms
-            `train/TERM`, that term's value over the last stretch of training.
+        metric: what is compared: `val/NAME`, `test/NAME`, or where both arms have several terms
+            (or a schedule) `train/TERM`, that term's value over the last stretch of training.
         direction: the arm's metric is higher, lower or practically equal.
         margin: by more than this, in the metric's units; for `equal`, by less.
         task: which of the sweep's tasks, where it has several.
@@ -78,7 +78,7 @@ class ContrastResult:
     """One contrast with what came out.
 
     Attributes:
-        seeds, differences: the pairs, arm minus against; infinite where one run of a pair was lost.
+        seeds, differences: the pairs, arm minus against; infinite where one run of a pair diverged.
         mean, low, high: mean difference and 95% t interval; None where a difference is infinite.
         p_holm: against the nearest boundary, Holm over the claim's contrasts.
         text: the verdict with its reservations.

@@ -122,12 +122,23 @@ def _sweep(said: Mapping[str, Any] | str, claim: str, first: Contrast) -> dict[s
 
 
 def check_contrasts(
-    claim: Claim, tasks: list[str], arms: list[str], metrics: Collection[str]
+    claim: Claim,
+    tasks: list[str],
+    arms: list[str],
+    metrics: Collection[str],
+    trained: Mapping[str, Collection[tuple[str, str]]],
 ) -> Claim:
     """The claim with every contrast's task filled in, if its sweep has what they name.
 
+    Args:
+        claim: as it was read.
+        tasks, arms: those of its sweep.
+        metrics: what every run records.
+        trained: what only some record, `train/TERM`, with the (task, arm) that do.
+
     Raises:
-        ValueError: there is no such arm, metric or task; the message has the nearest name.
+        ValueError: there is no such arm, metric or task, the message has the nearest name; or one
+            arm of a contrast does not record its `train/TERM`.
     """
     owner = f"claim {claim.name}.contrast"
     settled = []
@@ -139,9 +150,15 @@ def check_contrasts(
             ("arm", contrast.arm, arms),
             ("against", contrast.against, arms),
             ("task", task, tasks),
-            ("metric", contrast.metric, metrics),
+            ("metric", contrast.metric, [*metrics, *trained]),
         ):
             if name not in known:
                 raise ValueError(f"{owner}.{key}: the sweep has no '{name}'{nearest(name, known)}")
+        for arm in (contrast.arm, contrast.against):
+            if contrast.metric not in metrics and (task, arm) not in trained[contrast.metric]:
+                raise ValueError(
+                    f"{owner}.metric must be a term that both arms have among several or with a "
+                    f"schedule, got {contrast.metric}, which '{arm}' does not record"
+                )
         settled.append(dataclasses.replace(contrast, task=task))
     return dataclasses.replace(claim, contrasts=settled)

@@ -84,7 +84,7 @@ def prepare(claim: Claim, overrides: Sequence[str]) -> Case:
     own = [f"plugins=[{folder() / claim.plugin}]"] if claim.plugin else []
     wanted = sweeps.request(name, [*own, *overrides])
     made, plan, records = commands.planned(wanted)
-    claim = check_contrasts(claim, plan.tasks, plan.arms, [*plan.directions, *trained(plan)])
+    claim = check_contrasts(claim, plan.tasks, plan.arms, plan.directions, trained(plan))
     typed = claim.name if claim.path.parent == folder() else str(claim.path)
     command = f"lossbench claim {shlex.join([typed, *overrides])}"
     made, plan = (dataclasses.replace(each, command=command) for each in (made, plan))

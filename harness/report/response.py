@@ -36,8 +36,8 @@ def legend(comparison: Comparison) -> list[str]:
         "Ring: the best mean. Line at the foot: the plateau, the unbroken row of values around it "
         "that are not significantly worse (paired t against the best, Holm). The fall is the mean "
         "paired loss from the best value to the one beside it where most is lost, over their "
-        "distance in decades or units, with its 95% interval; chosen as the best, it flatters a "
-        "little.",
+        "distance in decades or units, with its 95% interval, if neither neighbour lost runs; "
+        "chosen as the best, it flatters a little.",
     ]
 
 
@@ -52,7 +52,9 @@ def sentence(comparison: Comparison, task: TaskResult, given: Response) -> str:
     parts = [f"best at {given.best:g} ({mean})", f"plateau {_row(given.plateau)}"]
     if given.apart:
         listed = ", ".join(f"{value:g}" for value in given.apart)
-        parts.append(f"not told apart from it either, but beyond a worse value: {listed}")
+        beyond = "beyond a value that is worse or lost runs"
+        parts.append(f"not told apart from it either, but {beyond}: {listed}")
+    parts += [f"{value:g} beside it lost runs" for value in _lost(task, given)]
     slope = given.slope
     if slope:
         fall = style.number(slope.fall, places)
@@ -62,6 +64,15 @@ def sentence(comparison: Comparison, task: TaskResult, given: Response) -> str:
         if given.best == given.values[end]:
             parts.append(f"the best is the {word} value tried")
     return f"{'; '.join(parts)}."
+
+
+def _lost(task: TaskResult, given: Response) -> list[float]:
+    """The values beside the best of which not every run is done."""
+    assert given.best is not None
+    at = given.values.index(given.best)
+    beside = [place for place in (at - 1, at + 1) if 0 <= place < len(given.arms)]
+    arms = {place: task.arm(given.arms[place]) for place in beside}
+    return [given.values[i] for i, arm in arms.items() if arm and arm.done < arm.planned]
 
 
 def _row(values: Sequence[float]) -> str:

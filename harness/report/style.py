@@ -139,9 +139,11 @@ def footnotes(comparison: Comparison) -> list[str]:
     diff = "diff: mean paired difference to the baseline on the seeds both have"
     if comparison.pending:
         return [f"{diff}; intervals, p values and verdicts wait for the last run."]
+    number = comparison.comparisons
+    family = f"Holm over all {number} comparisons" if number != 1 else "the only comparison"
     lines = [
-        f"{diff}; 95% Student t interval over seeds, each by itself; p: paired t, Holm over all "
-        f"{comparison.comparisons} comparisons of the sweep.",
+        f"{diff}; 95% Student t interval over seeds, each by itself; p: paired t, {family} of the "
+        "sweep.",
         variance(comparison),
         "Best: every run is done and it is not significantly worse than the best mean.",
     ]

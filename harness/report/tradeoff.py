@@ -25,6 +25,7 @@ from harness.response import interval
 
 HEIGHT = 330
 FAR = 20.0  # times as far from the middle as the median arm is off the scale
+FRONT = "✓ front"
 OFFSETS = [(9, 4), (-9, 4), (0, -9), (0, 19), (9, -8), (-9, -8), (9, 17), (-9, 17)]
 """Where a number may stand beside its point, in pixels, the best place first."""
 
@@ -33,13 +34,17 @@ Box = tuple[float, float, float, float]  # left, right, top, bottom
 
 @dataclass(frozen=True)
 class Spot:
-    """One arm: its number on the page, its means of both metrics, and whether none beats it."""
+    """One arm: its number on the page, its means of both metrics, and whether none beats it.
+
+    `whole`: every run is done; without that it is on no front.
+    """
 
     number: int
     arm: str
     x: Spread
     y: Spread
     front: bool
+    whole: bool = True
 
     @property
     def at(self) -> tuple[float, float]:
@@ -56,12 +61,14 @@ def spots(task: TaskResult, given: Tradeoff) -> list[Spot]:
         other = arm.others.get(given.metric)
         if arm.mean is not None and other and other.mean is not None:
             mine = Spread(arm.done, arm.mean, arm.sd)
-            found.append(Spot(len(found) + 1, arm.arm, mine, other, arm.arm in given.front))
+            whole = arm.done == arm.planned
+            front = whole and arm.arm in given.front
+            found.append(Spot(len(found) + 1, arm.arm, mine, other, front, whole))
     return found
 
 
 def rows(task: TaskResult, given: Tradeoff) -> list[list[str]]:
-    """Arm, number, both means, and whether it is on the front."""
+    """Arm, number, both means, and whether it is on the front or cannot be."""
     found = spots(task, given)
     places = style.task_decimals(task), style.decimals([spot.at[1] for spot in found])
     return [
@@ -69,7 +76,7 @@ def rows(task: TaskResult, given: Tradeoff) -> list[list[str]]:
             spot.arm,
             f"{spot.number}",
             *(style.number(value, p) for value, p in zip(spot.at, places, strict=True)),
-            "✓ front" if spot.front else "",
+            FRONT if spot.front else "" if spot.whole else "incomplete",
         ]
         for spot in found
     ]
@@ -87,15 +94,20 @@ def words(given: Tradeoff) -> str:
 
 
 def sentence(comparison: Comparison, given: Tradeoff) -> str:
-    """Which arms are on the front."""
-    front = ", ".join(given.front)
-    return f"{given.metric} against {comparison.metric}, Pareto front of the means: {front}."
+    """Which arms are on the front, and which cannot be since not all their runs are done."""
+    found = [
+        spot for task in comparison.tasks if task.tradeoff is given for spot in spots(task, given)
+    ]
+    front = ", ".join(spot.arm for spot in found if spot.front) or "no arm"
+    rest = ", ".join(spot.arm for spot in found if not spot.whole)
+    more = f"; incomplete and left out: {rest}" if rest else ""
+    return f"{given.metric} against {comparison.metric}, Pareto front of the means: {front}{more}."
 
 
 LEGEND = (
     "Pareto front (▲, dashed line): arms that no other is at least as good as in both means and "
-    "better in one. Bars: 95% t intervals of the means; a thin line joins arms that differ in one "
-    "number, in its order; an arrow: off the scale. Exploratory: nothing is tested here."
+    "better in one, among those with every run done (small grey points are not). Bars: 95% t "
+    "intervals of the means; a thin line joins arms that differ in one number, in its order; an arrow: off the scale. Exploratory: nothing is tested here."
 )
 
 
@@ -106,7 +118,7 @@ def drawn(comparison: Comparison, task: TaskResult) -> list[Safe]:
         return []
     head = ("arm", "point", comparison.metric, given.metric, "Pareto")
     body = [
-        [element("span", row[0], class_="strong" if row[-1] else None), *row[1:]]
+        [element("span", row[0], class_="strong" if row[-1] == FRONT else None), *row[1:]]
         for row in rows(task, given)
     ]
     return [
@@ -189,7 +201,7 @@ def _mark(spot: Spot, x: Axis, y: Axis) -> Safe:
     if across or along:
         return arrow(x(a), y(b), across, 0 if across else along, "mark none")
     if not spot.front:
-        return dot(x(a), y(b), 4.5, "mark open")
+        return dot(x(a), y(b), 4.5, "mark open") if spot.whole else dot(x(a), y(b), 3.5, "mark")
     corners = [(x(a) + dx, y(b) + dy) for dx, dy in ((0, -7), (6.5, 5), (-6.5, 5))]
     return path(corners, "mark better", closed=True)
 
