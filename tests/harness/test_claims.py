@@ -19,16 +19,17 @@ from statsmodels.stats.multitest import multipletests
 from harness import build, commands, plugins
 from harness.claims import file, run
 from harness.claims.claim import Claim, Contrast, Direction, Outcome
-from harness.claims.judge import differences, evidence, judge
+from harness.claims.evidence import evidence
+from harness.claims.judge import differences, judge
 from harness.cli import main
 from harness.comparison import RunStatus, SeedRun
 from harness.paths import config_dir
 from harness.plan import Plan
 from harness.prepare import Probe
 from harness.record import Record
-from harness.statistics import effect_size, seeds_needed
 from harness.report import claims as page
 from harness.report import claimtext
+from harness.statistics import effect_size, seeds_needed
 from losses.core import REGISTRY
 from losses.penalty import PENALTIES
 from tests.harness.builders import lose, make_plan, make_records
