@@ -1,8 +1,10 @@
 """All tasks of a sweep together: scores that can be averaged, and tests over tasks.
 
 Every run gets a score: 0 is the mean of its task's worst arm, 1 that of its best, lower-is-better
-metrics turned round; a lost run scores as its task's worst run. Scores depend on which arms take
-part. References: Agarwal et al. 2021, arXiv:2108.13264, for the interquartile mean, its bootstrap
+metrics turned round, without what a seed adds to all arms alike; a lost run scores as its task's
+worst run. Scores depend on which arms take part, and are wide where these hardly differ.
+
+References: Agarwal et al. 2021, arXiv:2108.13264, for the interquartile mean, its bootstrap
 stratified by task and performance profiles; Demšar 2006, Statistical comparisons of classifiers
 over multiple data sets, for ranks. Pure functions; scipy.stats is imported where ranks are tested.
 """
@@ -65,7 +67,10 @@ def overall(values: Values, baseline: str, *, higher: bool) -> Overall | None:
 
 
 def _scores(rows: Sequence[Sequence[float | None]], *, higher: bool) -> NDArray[np.float64]:
-    """Scores [arm, seed] on one task; equal arms all have a half."""
+    """Scores [arm, seed] on one task; equal arms all have a half.
+
+    What a seed adds to all arms alike is taken out first, since arms are paired by seed.
+    """
     sign = 1.0 if higher else -1.0
     signed = np.array([[math.nan if v is None else sign * v for v in row] for row in rows])
     means = np.nanmean(signed, axis=1)
@@ -73,7 +78,8 @@ def _scores(rows: Sequence[Sequence[float | None]], *, higher: bool) -> NDArray[
     if best == worst:
         scores = np.where(np.isnan(signed), math.nan, 0.5)
     else:
-        scores = (signed - worst) / (best - worst)
+        luck = np.nanmean(signed - means[:, None], axis=0)
+        scores = (signed - luck - worst) / (best - worst)
     return np.where(np.isnan(scores), np.nanmin(scores), scores)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import plugins
 from harness.bundles.agreement import machine
 from harness.bundles.contents import FILES, Manifest, Need, parse
 from harness.nested import flat
@@ -123,6 +124,8 @@ def _need(kind: Any, path: str, known: str | None = None) -> Need:
 
 def _plan(wanted: Request, plan: Plan, places: re.Pattern[str], needs: set[Need]) -> Plan:
     """The plan without anything of this machine; what its configs need is noted in `needs`."""
+
+    plugins.load(wanted.plugins)  # the plan may come from a file, and its losses from elsewhere
 
     def cell(made: Cell) -> Cell:
         variants = {seed: _config(config, needs) for seed, config in made.variants.items()}

@@ -10,10 +10,11 @@ PLACES = 3
 WIDTH, HEIGHT = 236, 150
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 8, 26
 LEGEND = (
-    "Score: 0 is the mean of a task's worst arm, 1 that of its best; a lost run has its task's "
-    "worst score. Shown is the interquartile mean over all tasks and seeds, its interval by a "
-    "bootstrap of seeds within tasks. Mean rank: of the arms' means, 1 is best. Gain: mean over "
-    "tasks of the score less the baseline's; p: flipped signs of these gains, Holm over arms."
+    "Score: 0 is the mean of a task's worst arm, 1 that of its best, without what a seed adds to "
+    "all arms alike; a lost run has its task's worst score. Shown is the interquartile mean over "
+    "all tasks and seeds, its interval by a bootstrap of seeds within tasks. Mean rank: of the "
+    "arms' means, 1 is best. Gain: mean over tasks of the score less the baseline's; p: flipped "
+    "signs of these gains, Holm over arms."
 )
 
 

@@ -101,7 +101,7 @@ def _together(comparison: Comparison, width: int) -> str:
         words = [first + " " * (sizes[0] - style.columns(first))]
         words += [cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=True)]
         lines.append((" " + "  ".join(words)).rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, _wrapped(overall.LEGEND, width)])
 
 
 def _tuned(comparison: Comparison, width: int) -> str:

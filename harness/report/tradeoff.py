@@ -107,7 +107,8 @@ def sentence(comparison: Comparison, given: Tradeoff) -> str:
 LEGEND = (
     "Pareto front (▲, dashed line): arms that no other is at least as good as in both means and "
     "better in one, among those with every run done (small grey points are not). Bars: 95% t "
-    "intervals of the means; a thin line joins arms that differ in one number, in its order; an arrow: off the scale. Exploratory: nothing is tested here."
+    "intervals of the means; a thin line joins arms that differ in one number, in its order; an "
+    "arrow: off the scale. Exploratory: nothing is tested here."
 )
 
 

@@ -14,15 +14,16 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from statistics import median, stdev
+from statistics import median
 from typing import Any
 
 import pytest
+from scipy.stats import median_abs_deviation
 
 from harness import config as configs
 from harness import data
 from harness.bundles import agreement, contents, pack
-from harness.bundles.agreement import ABSOLUTE, RELATIVE, SPREADS, Noise, Pair
+from harness.bundles.agreement import ABSOLUTE, NORMAL, RELATIVE, SPREADS, Noise, Pair
 from harness.bundles.contents import FILES, Bundle, Manifest
 from harness.bundles.received import Received, changes, given_by, made_here
 from harness.bundles.reproduce import NOT_REPRODUCED, sampled
@@ -475,6 +476,17 @@ def test_bits_are_promised_on_the_same_processor_with_the_same_libraries() -> No
     assert why(manifest(), versions, same, [cpu, gpu]) == "not on a CPU but on A GPU"
     assert why(manifest(), versions, {"processor": "b"}, [cpu]) == "another machine (processor)"
     assert "another machine" in why(manifest(), versions, None, [cpu])
+    for facts in ({"devices": 2}, {"devices": "2"}):
+        two = dataclasses.replace(cpu, provenance={**cpu.provenance, **facts})
+        assert "made on 2 devices" in why(manifest(), versions, same, [cpu, two])
+    one = dataclasses.replace(cpu, provenance={**cpu.provenance, "devices": 1})
+    assert why(manifest(), versions, same, [one]) == ""
+    for manifested in ({"processor": "a"}, {"processor": "b"}, None):  # a record knows better
+        for own in ("a", "b"):
+            facts = {**cpu.provenance, "processor": {"processor": own}}
+            said = why(manifest(machine=manifested), versions, same,
+                       [dataclasses.replace(cpu, provenance=facts)])  # fmt: skip
+            assert said == ("" if own == "a" else "another machine (processor)")
     assert "torch was 2, here 3" in why(manifest(), {"torch": "3"}, same, [cpu])
     assert "torch was 1 and 2" in why(manifest(versions={"torch": ["1", "2"]}), versions, same, [])
     assert "does not know" in why(manifest(machine=None), versions, same, [cpu])
@@ -497,7 +509,8 @@ def test_within_noise_means_three_spreads_over_seeds_and_rounding() -> None:
     found = make_records(plan, seed=3)
     noise, name = noise_of(plan, found), "test/accuracy"
     spreads = {
-        cell.arm: stdev([found[run].metrics[name] for run in cell.runs.values()])
+        cell.arm: NORMAL
+        * median_abs_deviation([found[run].metrics[name] for run in cell.runs.values()])
         for cell in plan.cells
     }
     for cell in plan.cells:
@@ -510,6 +523,41 @@ def test_within_noise_means_three_spreads_over_seeds_and_rounding() -> None:
             rows = list(agreement.differences(pairs_of(plan, found, moved), noise))
             assert [(row.run.id, row.what) for row in rows] == [(run, name)] * differs
             assert all(row.allowed == pytest.approx(limit) for row in rows)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_one_outlying_seed_does_not_excuse_the_others(seeds: int) -> None:
+    """Of two seeds nobody knows which is the outlier."""
+    plan = make_plan(seeds=seeds)
+    found = make_records(plan)
+    for cell in plan.cells:
+        run = cell.runs[1]
+        metrics = dict.fromkeys(found[run].metrics, 1e3)
+        found[run] = dataclasses.replace(found[run], metrics=metrics)
+    run, key = plan.cells[0].runs[0], "test/accuracy"
+    metrics = {**found[run].metrics, key: found[run].metrics[key] + 0.5}
+    moved = {**found, run: dataclasses.replace(found[run], metrics=metrics)}
+    rows = agreement.differences(pairs_of(plan, found, moved), noise_of(plan, found))
+    assert [row.what for row in rows] == [key] * (seeds > 2)
+
+
+def test_two_failed_runs_are_the_same_if_they_failed_alike() -> None:
+    plan = make_plan(seeds=2)
+    run, whole = plan.cells[0].runs[0], make_records(plan)
+
+    def failed(error: str) -> dict[str, Record]:
+        return {**whole, run: dataclasses.replace(whole[run], status="failed", error=error)}
+
+    there = failed("cannot read a b/c.csv, row 2")
+    for error, same in {
+        "cannot read a b/c.csv, row 2": True,
+        "cannot read /srv/a b/c.csv, row 2": True,
+        "cannot read a b/c.csv, row 3": False,
+        "out of memory": False,
+    }.items():
+        for noise in (None, noise_of(plan, whole)):
+            rows = agreement.differences(pairs_of(plan, there, failed(error)), noise)
+            assert [row.what for row in rows] == ["status"] * (not same)
 
 
 def test_without_noise_every_bit_counts_and_with_it_the_rest_does_not() -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from harness.compare import compare
-from harness.overall import THRESHOLDS, interquartile_mean, overall, rank_test
+from harness.overall import THRESHOLDS, overall, rank_test
 from harness.report import terminal
 from harness.report.exports import to_markdown
 from harness.report.html import to_html
@@ -34,8 +34,14 @@ def scored(values: Rows) -> np.ndarray:
     found = []
     for by in values.values():
         means = [np.mean(by[arm]) for arm in ARMS]
-        low, high = min(means), max(means)
-        found.append([[(v - low) / (high - low) for v in by[arm]] for arm in ARMS])
+        low, high, middle = min(means), max(means), np.mean(means)
+        luck = [np.mean(column) - middle for column in zip(*by.values(), strict=True)]
+        found.append(
+            [
+                [(v - own - low) / (high - low) for v, own in zip(by[arm], luck, strict=True)]
+                for arm in ARMS
+            ]
+        )
     return np.array(found)
 
 
@@ -113,18 +119,14 @@ def test_units_and_the_direction_do_not_matter() -> None:
 
 
 def test_a_lost_run_scores_as_the_worst_of_its_task() -> None:
-    values = drawn(5)
-    worst = min(v for row in values["task2"].values() for v in row if v is not None)
-    values["task2"]["mae"][1] = None
-    given = overall(values, "ce", higher=True)
-    means = [np.mean([v for v in values["task2"][arm] if v is not None]) for arm in ARMS]
-    values["task2"]["mae"][1] = worst
-    scores = scored(values)
-    low, high = min(means), max(means)
-    scores[2] = [[(v - low) / (high - low) for v in values["task2"][arm]] for arm in ARMS]
+    values: Rows = {task: {"ce": [1.0, 2.0], "focal": [5.0, 6.0]} for task in TASKS}
+    values["task2"] = {"ce": [1.0, 2.0, 3.0], "focal": [5.0, None, 7.0]}
+    given = overall({"a": values["task2"], "b": values["task2"]}, "ce", higher=True)
     assert given is not None
-    mae = next(arm for arm in given.arms if arm.arm == "mae")
-    assert mae.iqm == pytest.approx(interquartile_mean(scores[:, 2]))
+    scores = {arm.arm: arm.profile for arm in given.arms}
+    assert scores["ce"][0] == 1.0  # each at 0, once the seeds' luck is out
+    assert scores["focal"][0] == 1.0
+    assert scores["focal"][-1] == pytest.approx(2 / 3)  # its lost runs are at 0, as the worst
 
 
 def test_what_cannot_be_said_is_not() -> None:

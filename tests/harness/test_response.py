@@ -22,7 +22,8 @@ from harness.report import to_html, to_markdown, tradeoff
 from harness.report.figures import NARROW, WIDE, response
 from harness.response import agreement, among_best, front, interval, judged
 from harness.response import tradeoff as chosen
-from tests.harness.builders import lose, make_plan, make_records
+from harness.summary import responses
+from tests.harness.builders import lose, make_plan, make_records, tuned_plan
 from tests.harness.test_report import _collisions
 
 WEIGHTS = (0.0, 0.01, 0.1, 1.0, 10.0)
@@ -49,6 +50,28 @@ def values_of(task: TaskResult, arm: str) -> list[float]:
     result = task.arm(arm)
     assert result is not None
     return [run.value for run in result.runs if run.value is not None]
+
+
+# Which arms are a row
+
+
+def test_arms_tuned_anew_or_chosen_apart_are_no_row() -> None:
+    """Only what was trained counts: one config per arm, and one number between two of them."""
+    plan, _ = sweep()
+    (given,) = responses(plan.cells)
+    assert given.values == list(WEIGHTS)
+    variants = {seed: {**plan.cells[0].config, "optimizer": {"lr": 0.1}} for seed in plan.seeds}
+    anew = [dataclasses.replace(cell, variants=variants) for cell in plan.cells]
+    assert responses(anew) == []
+    assert responses(tuned_plan({c.arm: c.config["loss"] for c in plan.cells}).cells) == []
+    apart = [
+        dataclasses.replace(cell, config={**cell.config, "optimizer": {"lr": 0.1}})
+        if cell.arm == name(0.1)
+        else cell
+        for cell in plan.cells
+    ]
+    (left,) = responses(apart)
+    assert left.values == [w for w in WEIGHTS if w != 0.1]
 
 
 # The plateau
@@ -112,6 +135,7 @@ def test_no_plateau_before_the_end_or_of_one_seed_or_of_lost_runs() -> None:
     assert one.intervals == [None] * len(WEIGHTS)
     (lost,) = task_of(plan, lose(plan, records, name(1.0), [1], "failed")).responses
     assert (lost.best, lost.plateau) == (0.1, [0.1])  # an arm with a lost run is not the best
+    assert lost.slope is None  # nor is known how fast the metric falls towards it
     assert all(lost.intervals)
     nothing = lose(plan, records, name(1.0), plan.seeds, "failed")
     (gone,) = task_of(plan, nothing).responses
@@ -162,6 +186,18 @@ def test_a_zero_lies_no_decades_away_and_near_values_count_in_units() -> None:
     end = slope(1.0, 2.0, 3.0, order="cab")
     assert end is not None
     assert end.towards == 2.0
+
+
+@pytest.mark.parametrize("beside", [0.1, 10.0])
+def test_over_a_value_that_lost_runs_there_is_no_fall(beside: float) -> None:
+    """The mean of the seeds that are left may even be better."""
+    plan, records = sweep()
+    task = task_of(plan, records := lose(plan, records, name(beside), plan.seeds[1:], "diverged"))
+    (given,) = task.responses
+    assert (given.best, given.slope) == (1.0, None)
+    said = told.sentence(compare(plan, records), task, given)
+    assert f"{beside:g} beside it lost runs" in said
+    assert "falls" not in said
 
 
 # Two metrics
@@ -226,6 +262,10 @@ def test_the_metric_that_disagrees_most_is_shown_and_another_on_demand() -> None
     some = chosen("test/x", MEANS, gap, WAYS, "test/z")
     assert some is not None
     assert some.front == ["a"]
+    others["a"] = {metric: dataclasses.replace(s, n=4) for metric, s in others["a"].items()}
+    lost = chosen("test/x", MEANS, others, WAYS, "test/z")
+    assert lost is not None
+    assert lost.front == ["b", "c"]  # a lost a run
 
 
 @pytest.mark.parametrize(
@@ -312,7 +352,7 @@ def test_the_sentence_names_best_plateau_and_fall(comparison: Comparison) -> Non
     edge = dataclasses.replace(given, best=10.0, plateau=[10.0], apart=[0.1])
     said = told.sentence(comparison, task, edge)
     assert "10 alone" in said
-    assert "beyond a worse value: 0.1" in said
+    assert "beyond a value that is worse or lost runs: 0.1" in said
     assert "the largest value tried" in said
 
 
@@ -355,7 +395,7 @@ def test_numbers_beside_points_do_not_collide(
 ) -> None:
     whole = comparison.tasks[0].arms[0]
     arms = [
-        dataclasses.replace(whole, arm=arm, mean=x, sd=0.001, done=5,
+        dataclasses.replace(whole, arm=arm, mean=x, sd=0.001, done=5, planned=5,
                             others={"test/nll": Spread(5, y, 0.001)})
         for arm, (x, y) in points.items()
     ]  # fmt: skip
@@ -373,6 +413,28 @@ def test_numbers_beside_points_do_not_collide(
     pixels = [float(x) for x in re.findall(r'(?:c?x[12]?)="([-\d.]+)"', drawing)]
     assert min(pixels) >= 0
     assert max(pixels) <= width
+
+
+def test_an_arm_that_lost_runs_is_on_no_front() -> None:
+    """It is drawn and named; here it has the best seed alone, and the best means."""
+    plan, records = sweep()
+    clear = make_records(plan, {name(1.0): 0.05})
+    records = lose(plan, clear, name(1.0), plan.seeds[1:], "diverged")
+    for found, whole in ((clear, True), (records, False)):
+        comparison = compare(plan, found, "test/nll")
+        given = comparison.tasks[0].tradeoff
+        assert given is not None
+        assert (name(1.0) in given.front) is whole
+        assert given.front
+        said = tradeoff.sentence(comparison, given)
+        assert (f"incomplete and left out: {name(1.0)}." in said) is not whole
+        marks = {row[0]: row[-1] for row in tradeoff.rows(comparison.tasks[0], given)}
+        assert marks[name(1.0)] == ("✓ front" if whole else "incomplete")
+        drawing = tradeoff.scatter(comparison, comparison.tasks[0], given, WIDE)
+        assert drawing.count('class="mark"') == (not whole)
+    none = compare(plan, {run: r for run, r in clear.items() if r.seed}, "test/nll")
+    assert none.tasks[0].tradeoff is not None
+    assert "the means: no arm; incomplete" in tradeoff.sentence(none, none.tasks[0].tradeoff)
 
 
 def test_the_page_says_why_this_metric() -> None:
