@@ -8,6 +8,7 @@ hold is tensors and plain values, read as such. They go when the run has its rec
 import io
 import random
 import signal
+import sys
 import threading
 import time
 import zipfile
@@ -122,6 +123,8 @@ class Checkpoints(Callback):
             batches.epoch = trainer.current_epoch
             batches.skip = trainer.fit_loop.epoch_loop.batch_progress.current.completed
             _set_chance(self.chance[trainer.global_rank])
+            if trainer.is_global_zero:
+                print(f"lossbench: goes on from step {trainer.global_step}", file=sys.stderr)
         if self.every:
             latest = self.newest()
             self.turn = 0 if latest is None else 1 - GENERATIONS.index(latest.name)

@@ -69,7 +69,9 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, words: str, *, overrides: bool = True) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=words, description=words)
         if overrides:
-            added.add_argument("overrides", nargs="*", help="key=value, as Hydra takes them")
+            added.add_argument(
+                "overrides", nargs="*", default=[], help="key=value, as Hydra takes them"
+            )
         return added
 
     train = command("train", "train once, or with -m once per point of a product of values")
@@ -83,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("name", help="a shipped sweep, or the path of a YAML file")
         help_ = "key=value for all arms, seeds=N, store=PATH"
         help_ += "; names of more sweeps, for one page of all" if name == "report" else ""
-        added.add_argument("overrides", nargs="*", help=help_)
+        added.add_argument("overrides", nargs="*", default=[], help=help_)
         help_ = "exit code 3 if there is any alarm or warning"
         added.add_argument("--strict", action="store_true", help=help_)
         if name == "sweep":
@@ -109,11 +111,13 @@ def _add_bundles(command: Callable[..., argparse.ArgumentParser]) -> None:
     """The commands that hand a sweep to others, and repeat what others handed over."""
     added = command("bundle", "write a sweep as one archive, to be repeated", overrides=False)
     added.add_argument("name", help="a shipped sweep, or the path of a YAML file")
-    added.add_argument("overrides", nargs="*", help="those of the sweep, store=PATH")
+    added.add_argument("overrides", nargs="*", default=[], help="those of the sweep, store=PATH")
     added.add_argument("--output", metavar="FILE", help="the archive (NAME.zip)")
     again = command("reproduce", "repeat the runs of such an archive", overrides=False)
     again.add_argument("archive", help="what bundle wrote")
-    again.add_argument("overrides", nargs="*", help="plugins=[FILE], files=[PATH], data.root=PATH")
+    again.add_argument(
+        "overrides", nargs="*", default=[], help="plugins=[FILE], files=[PATH], data.root=PATH"
+    )
     again.add_argument("--sample", type=_positive, metavar="K", help="K runs, spread over arms")
     again.add_argument("--store", metavar="FOLDER", help="for its records (below results)")
     again.add_argument("--device", choices=("cpu", "gpu", "auto"), help="as the bundle if not said")

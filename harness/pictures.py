@@ -20,7 +20,7 @@ from harness.seeds import seed_tree
 from losses.inputs import IGNORE_INDEX
 
 SHOWN = 8
-"""Items shown of each part: the first ones."""
+"""Items shown of each part, evenly spread over it."""
 LEAST_SIDE = 256
 """Images whose longer side is shorter are enlarged by a whole number, pixels kept sharp."""
 COVER = 0.5
@@ -36,7 +36,7 @@ GREY = (128, 128, 128)
 def show(chosen: Sequence[str], folder: str | Path | None = None) -> int:
     """Write example pictures of a data set to a folder and say what they show.
 
-    Of the first items of each part: PART-NUMBER.png, the image, PART-NUMBER-marked.png, the image
+    Of some items of each part: PART-NUMBER.png, the image, PART-NUMBER-marked.png, the image
     with what is true of it drawn on or written beneath; and PART.png, all of them, drawn ones each
     above its marked copy.
 
@@ -73,7 +73,8 @@ def _draw(name: str, given: Mapping[str, Any], folder: Path) -> int:
 
 def _show_part(loaded: Data, name: str, out: Path) -> None:
     part: Part = getattr(loaded, name)
-    rows = torch.arange(min(SHOWN, len(part)))
+    stretches = torch.arange(len(part)).tensor_split(min(SHOWN, len(part)))
+    rows = torch.stack([stretch[0] for stretch in stretches])  # a part may be in order
     images, target = replace(part, normalise=False).take(rows)
     pairs = []
     for item, image in enumerate(images):
@@ -86,7 +87,7 @@ def _show_part(loaded: Data, name: str, out: Path) -> None:
         pairs.append(torch.cat([plain, shown], 1) if drawn else shown)
         print(f"{out / f'{name}-{item}.png'}  {words(true, loaded)}")
     write(torch.cat(pairs, 2), out / f"{name}.png")
-    print(f"{out / f'{name}.png'}  the first {len(rows)} of {len(part)} items")
+    print(f"{out / f'{name}.png'}  {len(rows)} of {len(part)} items")
 
 
 def titled(image: Tensor, text: str) -> Tensor:

@@ -124,7 +124,8 @@ def run(config: RunConfig, store: Store, *, callbacks: Sequence[Callback] = ()) 
         write_atomically(folder / "error.txt", traceback.format_exc())
     facts["provenance"]["finished"] = _now()
     seconds = facts.get("seconds", {})
-    record = Record(**facts | {"seconds": {**seconds, "total": time.perf_counter() - started}})
+    total = facts.pop("earlier", 0.0) + time.perf_counter() - started
+    record = Record(**facts | {"seconds": {**seconds, "total": total}})
     if not follows():
         store.write(record)
         checkpoint.remove(folder)
@@ -204,7 +205,7 @@ def _train(
         own = [*callbacks, references, gradients, checkpoints]
         trainer = make_trainer(config, own, config.trainer.epochs)
         fit(trainer, task, checkpoints.newest())
-    facts["steps"] = trainer.global_step
+    facts["steps"], facts["earlier"] = trainer.global_step, checkpoints.seconds
     seconds = checkpoints.seconds + time.perf_counter() - started - gradients.seconds
     facts["seconds"] = {"train": seconds}
     if gradients.every:

@@ -22,6 +22,8 @@ from harness.record import Record
 from harness.store import write_atomically
 
 ALL = "all"
+LONGEST = 100
+"""Characters of a page's name."""
 
 
 @dataclass
@@ -235,9 +237,11 @@ def show(
         print(claimtext.terminal(outcomes, color=sys.stdout.isatty()), end="")
     if report:
         folder = sweeps.request("quick", overrides).store.folder / "claims"
-        write_atomically(folder / "textbook.md", claimtext.to_markdown(outcomes))
-        write_atomically(folder / "textbook.html", page.to_html(outcomes))
-        print(f"\nreport  {folder / 'textbook.html'}", file=sys.stderr)
+        stem = "textbook" if ALL in named else "+".join(each.claim.name for each in outcomes)
+        path = folder / f"{stem[:LONGEST]}.html"
+        write_atomically(path.with_suffix(".md"), claimtext.to_markdown(outcomes))
+        write_atomically(path, page.to_html(outcomes))
+        print(f"\nreport  {path}", file=sys.stderr)
     return 0
 
 

@@ -95,7 +95,7 @@ def test_seconds_of_training_add_up(whole: Record, tmp_path: Path) -> None:
     resumed = run_once(iris(*LONG, "trainer.checkpoint=3"), store)
     assert resumed is not None
     assert 1000 < resumed.seconds["train"] < 1100
-    assert resumed.seconds["total"] < 100  # of this process
+    assert resumed.seconds["train"] < resumed.seconds["total"] < 1100
 
 
 KILLS = """
