@@ -148,7 +148,7 @@ run_once(config, Store(config.store), callbacks=[Stop(int(at), dead=True)] if in
 
 @pytest.mark.slow
 def test_two_processes_and_readers_of_pictures_go_on_too(tmp_path: Path) -> None:
-    """Killed at the last step of an epoch and within one; pictures are read by two workers each."""
+    """Killed at the last step of an epoch; pictures are read by two workers each."""
     path = tiny.folder(tmp_path / "own", n=15)
     words = ["task=classification/image_folder", f"data.path={path}", "data.size=[16,16]"]
     words += ["model=cnn", "loss=cross_entropy", "data.memory=0", "trainer.workers=2"]
@@ -156,7 +156,7 @@ def test_two_processes_and_readers_of_pictures_go_on_too(tmp_path: Path) -> None
     words += ["trainer.strategy=ddp", "trainer.devices=2", "trainer.precision=64-true"]
     (tmp_path / "two.py").write_text(TWO)
     found = []
-    for store, steps in (("whole", [0]), ("killed", [4, 6, 0])):
+    for store, steps in (("whole", [0]), ("killed", [4, 0])):
         own = [*words, f"store={store}", "trainer.checkpoint=1"]
         for step in steps:
             done = python(["two.py", str(step), *own], tmp_path)
