@@ -216,7 +216,8 @@ def _tradeoff(study: _Study, results: list[ArmResult], against: str | None) -> T
     means = {result.arm: result.mean for result in results if result.mean is not None}
     others = {result.arm: result.others for result in results}
     plan = study.plan
-    return response.tradeoff(plan.metric, means, others, plan.directions, against)
+    planned = len(plan.seeds)
+    return response.tradeoff(plan.metric, means, others, plan.directions, against, planned)
 
 
 def _values(study: _Study, cell: Cell) -> dict[int, float]:

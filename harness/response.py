@@ -151,12 +151,13 @@ def tradeoff(
     others: Mapping[str, Mapping[str, Spread]],
     directions: Mapping[str, Direction],
     against: str | None,
+    planned: int,
 ) -> Tradeoff | None:
     """Another metric against the headline's, over arms that have both; None where that is nothing.
 
     Without `against` it is the one of the same part of the data that orders the arms least like the
-    headline, the first of equals, and only if more than one arm is then on the front. An arm with
-    fewer runs than another is on no front: a mean over other seeds is no match.
+    headline, the first of equals, and only if more than one arm is then on the front. An arm of
+    which a run is not done is on no front: a mean over other seeds is no match.
 
     Args:
         metric: the headline's name.
@@ -164,11 +165,11 @@ def tradeoff(
         others: of every other metric, by arm.
         directions: which way is better, by metric.
         against: the metric asked for.
+        planned: runs of every arm.
     """
     part = metric.partition("/")[0]
     names = dict.fromkeys(name for known in others.values() for name in known)
     wanted = [against] if against else [n for n in names if n.partition("/")[0] == part]
-    runs = {arm: max((s.n for s in known.values()), default=0) for arm, known in others.items()}
     found = []
     for name in wanted:
         spreads = {arm: others[arm].get(name) for arm in means}
@@ -181,7 +182,7 @@ def tradeoff(
             continue
         higher = (directions[metric] == "higher", directions[name] == "higher")
         tau = agreement([*points.values()], higher)
-        whole = {arm: at for arm, at in points.items() if others[arm][name].n == max(runs.values())}
+        whole = {arm: at for arm, at in points.items() if others[arm][name].n == planned}
         best = front(whole, higher)
         found.append(Tradeoff(name, directions[name], bool(against), tau, best))
     least = min(found, key=lambda one: one.agreement, default=None)

@@ -74,7 +74,7 @@ def cost(runs: Runs) -> Cost:
         steps=mean(r.steps for r in records),
         parameters=mean(r.parameters for r in records),
         peak_memory=mean(r.peak_memory for r in records),
-        step_seconds=mean(r.seconds["train"] / r.steps for r in records if _timed(r)),
+        step_seconds=mean(r.seconds["train"] / r.steps for r in records if timed(r)),
     )
 
 
@@ -82,7 +82,8 @@ def _total(record: Record) -> float:
     return record.seconds.get("total", 0.0) - record.seconds.get("gradients", 0.0)
 
 
-def _timed(record: Record) -> bool:
+def timed(record: Record) -> bool:
+    """Whether it is known what a step took."""
     return bool(record.steps and record.seconds.get("train"))
 
 

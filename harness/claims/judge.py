@@ -2,17 +2,24 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from harness.claims.claim import Claim, Contrast, ContrastResult, Outcome, Verdict
 from harness.claims.evidence import Evidence, evidence, undecided
 from harness.compare import compare
 from harness.comparison import ArmResult, SeedRun
-from harness.plan import Plan
+from harness.plan import Direction, Plan
 from harness.record import Record
 from harness.statistics import ALPHA, holm, paired
+from harness.summary import timed
 
 KNOWN = ("done", "diverged")  # runs that say something
+LESS: Direction = "lower"
+COSTS: dict[str, Callable[[Record], float | None]] = {
+    "cost/step_ms": lambda run: 1e3 * run.seconds["train"] / run.steps if timed(run) else None,
+    "cost/peak_mb": lambda run: run.peak_memory / 1e6 if run.peak_memory else None,
+}
+"""What a claim may compare beside metrics: milliseconds a step, evaluations with it; megabytes."""
 
 
 def trained(plan: Plan) -> dict[str, set[tuple[str, str]]]:
@@ -29,10 +36,11 @@ def trained(plan: Plan) -> dict[str, set[tuple[str, str]]]:
 
 def judge(claim: Claim, plan: Plan, records: Mapping[str, Record]) -> Outcome:
     """The verdict on a claim whose contrasts name arms, tasks and metrics of the plan."""
-    ends = [c.metric for c in claim.contrasts if c.metric in trained(plan)]
-    if ends:
-        plan = dataclasses.replace(plan, directions=plan.directions | dict.fromkeys(ends, "lower"))
-        records = {run: _with_ends(record, ends) for run, record in records.items()}
+    beyond = [c.metric for c in claim.contrasts if c.metric not in plan.directions]
+    if beyond:
+        ways = {**plan.directions, **dict.fromkeys(beyond, LESS)}
+        plan = dataclasses.replace(plan, directions=ways)
+        records = {run: _with(record, beyond) for run, record in records.items()}
     pairs = [_arms(contrast, plan, records) for contrast in claim.contrasts]
     asked = zip(claim.contrasts, pairs, strict=True)
     found = [_evidence(c, plan, records, pair, len(pairs)) for c, pair in asked]
@@ -60,11 +68,12 @@ def judge(claim: Claim, plan: Plan, records: Mapping[str, Record]) -> Outcome:
     )
 
 
-def _with_ends(record: Record, names: Sequence[str]) -> Record:
-    """The record with the last point of its curve among its metrics."""
+def _with(record: Record, names: Sequence[str]) -> Record:
+    """The record with the last point of its curve, and what it cost, among its metrics."""
     last = record.curve[-1] if record.curve else {}
-    ends = {name: last[name] for name in names if last.get(name) is not None}
-    return dataclasses.replace(record, metrics=record.metrics | ends)
+    known = {**last, **{name: cost(record) for name, cost in COSTS.items()}}
+    found = {name: value for name in names if (value := known.get(name)) is not None}
+    return dataclasses.replace(record, metrics=record.metrics | found)
 
 
 def _together(verdicts: Sequence[Verdict]) -> Verdict:

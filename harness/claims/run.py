@@ -14,7 +14,7 @@ from harness import commands, tune
 from harness import sweep as sweeps
 from harness.claims.claim import Claim, Outcome
 from harness.claims.file import check_contrasts, find, folder, names, read
-from harness.claims.judge import judge, trained
+from harness.claims.judge import COSTS, judge, trained
 from harness.launch import Launch, default_jobs
 from harness.plan import Plan, PlannedRun
 from harness.progress import clock
@@ -86,7 +86,8 @@ def prepare(claim: Claim, overrides: Sequence[str]) -> Case:
     own = [f"plugins=[{folder() / claim.plugin}]"] if claim.plugin else []
     wanted = sweeps.request(name, [*own, *overrides])
     made, plan, records = commands.planned(wanted)
-    claim = check_contrasts(claim, plan.tasks, plan.arms, plan.directions, trained(plan))
+    known = [*plan.directions, *COSTS]
+    claim = check_contrasts(claim, plan.tasks, plan.arms, known, trained(plan))
     typed = claim.name if claim.path.parent == folder() else str(claim.path)
     command = f"lossbench claim {shlex.join([typed, *overrides])}"
     made, plan = (dataclasses.replace(each, command=command) for each in (made, plan))

@@ -29,7 +29,8 @@ LEGEND = (
     "over seeds. A contrast is supported where the interval lies on the claim's side of its "
     "margin, contradicted where it lies on the other, and not decided where it holds the margin. "
     "p: of the same t test against the margin, Holm over the claim's contrasts; above 0.05 nothing "
-    "is decided."
+    "is decided. A run that diverged is lost: it is worse than any that did not, and where one was "
+    "lost an exact sign test over the seeds decides. One that failed leaves its contrast undecided."
 )
 
 

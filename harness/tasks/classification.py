@@ -14,6 +14,9 @@ from harness.objective import OUTPUT, Compared, Subject
 from harness.tasks.base import Task, subject
 from losses import IGNORING, Loss
 
+MOST = 200
+"""Classes up to which there are metrics of each: some fill a table of C x C, or sort C times."""
+
 
 class Brier(MeanMetric):
     """Squared distance of predicted probabilities from the truth, summed over classes.
@@ -64,12 +67,15 @@ class TwoClasses(Metric):
 
 def _multiclass(classes: int) -> dict[str, Metric]:
     fast: dict[str, Any] = {"num_classes": classes, "validate_args": False}
-    return {
-        "accuracy": tm.MulticlassAccuracy(average="micro", **fast),
+    each: dict[str, Metric] = {
         "balanced_accuracy": tm.MulticlassRecall(average="macro", **fast),
         "macro_f1": tm.MulticlassF1Score(average="macro", **fast),
         "auroc": tm.MulticlassAUROC(average="macro", **fast),
         "average_precision": tm.MulticlassAveragePrecision(average="macro", **fast),
+    }
+    return {
+        "accuracy": tm.MulticlassAccuracy(average="micro", **fast),
+        **(each if classes <= MOST else {}),
         "ece": tm.MulticlassCalibrationError(n_bins=15, **fast),
     }
 

@@ -322,7 +322,7 @@ def test_other_arithmetic_reproduces_within_noise(swept: Path, here: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     made_on = contents.read(swept / "small.zip").manifest.machine
     if made_on and made_on["vectors"] != "DEFAULT":
-        assert "within 3 sd over the bundle's seeds" in done.stdout
+        assert "within 3 robust sd over the bundle's seeds" in done.stdout
         assert "another machine (vectors)" in done.stdout
 
 

@@ -22,6 +22,7 @@ BUNDLED = [
 ]
 CLASSES = [name for name in BUNDLED if data.get(name).kind in ("binary", "multiclass")]
 NUMBERS = [name for name in BUNDLED if data.get(name).kind == "regression"]
+ONCE = [name for name in BUNDLED if name != "digit_numbers"]  # every source row is used once
 IMAGES = [name for name in BUNDLED if name.startswith("digit")]
 
 
@@ -37,14 +38,14 @@ def same(one: data.Part, other: data.Part) -> bool:
     return torch.equal(one.inputs, other.inputs) and torch.equal(one.target, other.target)
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", ONCE)
 def test_parts_share_no_row_of_the_source(name: str) -> None:
     """Holds for composed items too, whose rows are those they are composed of."""
     rows = torch.cat([part.flatten() for part in loaded(name).rows.values()])
     assert len(set(rows.tolist())) == len(rows)
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", ONCE)
 def test_parts_are_60_20_20_of_all_rows(name: str) -> None:
     source = {"digit": "digits", "breast": "breast_cancer"}.get(name.split("_")[0], name)
     n = len(getattr(datasets, f"load_{source}")().target)
@@ -94,7 +95,7 @@ def test_loading_leaves_the_cached_arrays_alone() -> None:
     assert torch.equal(loaded("digits").train.inputs, before)
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", [name for name in CLASSES if name in ONCE])
 def test_splits_are_stratified_like_scikit_learn(name: str) -> None:
     """Each class's count is within one of what train_test_split gives."""
     one = loaded(name)
@@ -121,7 +122,8 @@ def test_inputs_are_scaled_by_the_training_part(name: str, size: int | None) -> 
 @pytest.mark.parametrize("name", IMAGES)
 def test_images_keep_their_own_scale(name: str) -> None:
     one = loaded(name)
-    assert one.train.inputs.shape[1:] == ((1, 8, 16) if name == "digit_pairs" else (1, 8, 8))
+    wide = {"digit_pairs": 16, "digit_numbers": 24}.get(name, 8)
+    assert one.train.inputs.shape[1:] == (1, 8, wide)
     assert (float(one.train.inputs.min()), float(one.train.inputs.max())) == (0.0, 1.0)
 
 
@@ -144,6 +146,27 @@ def test_a_pair_shows_the_digits_it_is_labelled_with() -> None:
         assert set(pair.flatten().tolist()) <= single
         shown = [sorted({int(d) for d in bunch.target[both]}) for both in pair]
         assert [row.nonzero().flatten().tolist() for row in part.target] == shown
+
+
+@pytest.mark.parametrize(("length", "base", "copies"), [(1, 10, 3), (3, 10, 1), (5, 3, 2)])
+def test_a_number_shows_its_digits(length: int, base: int, copies: int) -> None:
+    one = loaded("digit_numbers", length=length, base=base, copies=copies)
+    bunch, split = datasets.load_digits(), loaded("digits").rows
+    assert (one.outputs, len(one.val), len(one.test)) == (base**length, 500, 500)
+    assert torch.equal(torch.bincount(one.train.target), torch.full((base**length,), copies))
+    for key, part in parts(one).items():
+        rows = one.rows[key]  # [N, length]
+        shown = np.concatenate([bunch.images[column] for column in rows.T], axis=2)
+        assert torch.equal(part.inputs[:, 0] * 16, torch.from_numpy(shown).float())
+        read = ["".join(map(str, digits)) for digits in bunch.target[rows]]
+        assert read == [one.target_names[int(number)] for number in part.target]
+        assert [int(text, base) for text in read] == part.target.tolist()
+        assert set(rows.flatten().tolist()) <= set(split[key].tolist())  # parts share no digit
+
+
+def test_too_many_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="100000 items or fewer, got 1000000"):
+        loaded("digit_numbers", length=6)
 
 
 def test_digit_vs_rest_marks_the_digit() -> None:

@@ -245,25 +245,25 @@ def spreads(**given: tuple[float, float, float]) -> dict[str, dict[str, Spread]]
 
 def test_the_metric_that_disagrees_most_is_shown_and_another_on_demand() -> None:
     others = spreads(y=(3, 2, 1), z=(2, 1, 3), unknown=(1, 2, 3), same=(1, 1, 1))
-    found = chosen("test/x", MEANS, others, WAYS, None)
+    found = chosen("test/x", MEANS, others, WAYS, None, 5)
     assert found is not None
     assert (found.metric, found.asked, found.front) == ("test/z", False, ["a", "c"])
     assert found.agreement == pytest.approx(-1 / 3)
-    asked = chosen("test/x", MEANS, others, WAYS, "test/y")
+    asked = chosen("test/x", MEANS, others, WAYS, "test/y", 5)
     assert asked is not None
     assert (asked.metric, asked.asked, asked.agreement, asked.front) == ("test/y", True, 1, ["a"])
-    assert chosen("test/x", MEANS, spreads(y=(3, 2, 1)), WAYS, None) is None  # all agree
-    turned = chosen("test/x", MEANS, spreads(low=(3, 2, 1)), WAYS, None)
+    assert chosen("test/x", MEANS, spreads(y=(3, 2, 1)), WAYS, None, 5) is None  # all agree
+    turned = chosen("test/x", MEANS, spreads(low=(3, 2, 1)), WAYS, None, 5)
     assert turned is not None
     assert (turned.agreement, turned.front) == (-1, ["a", "b", "c"])
-    assert chosen("test/x", {"a": 1.0, "b": 2.0}, others, WAYS, None) is None  # too few
+    assert chosen("test/x", {"a": 1.0, "b": 2.0}, others, WAYS, None, 5) is None  # too few
     gap = {arm: known for arm, known in others.items() if arm != "c"} | {"c": {}}
-    assert chosen("test/x", MEANS, gap, WAYS, None) is None
-    some = chosen("test/x", MEANS, gap, WAYS, "test/z")
+    assert chosen("test/x", MEANS, gap, WAYS, None, 5) is None
+    some = chosen("test/x", MEANS, gap, WAYS, "test/z", 5)
     assert some is not None
     assert some.front == ["a"]
     others["a"] = {metric: dataclasses.replace(s, n=4) for metric, s in others["a"].items()}
-    lost = chosen("test/x", MEANS, others, WAYS, "test/z")
+    lost = chosen("test/x", MEANS, others, WAYS, "test/z", 5)
     assert lost is not None
     assert lost.front == ["b", "c"]  # a lost a run
 
@@ -400,7 +400,7 @@ def test_numbers_beside_points_do_not_collide(
         for arm, (x, y) in points.items()
     ]  # fmt: skip
     given = chosen("test/accuracy", {a.arm: a.mean or 0.0 for a in arms},
-                   {a.arm: a.others for a in arms}, comparison.directions, "test/nll")  # fmt: skip
+                   {a.arm: a.others for a in arms}, comparison.directions, "test/nll", 5)  # fmt: skip
     assert given is not None
     task = TaskResult("digits", arms, None, [], tradeoff=given)
     drawing = tradeoff.scatter(comparison, task, given, width)
