@@ -106,16 +106,13 @@ def fingerprints(plan: Plan, records: Records) -> Iterator[Note]:
                 groups[record.fingerprints.get(kind)].append(cell.arm)
         sides = " against ".join(listed(names) for names in groups.values())
         keys = _tuned(plan, kind)
-        drawn = ", be it in which items train or in how these are corrupted" * (kind == "split")
+        why = "the pairs differ in more than the loss"
+        why += ", be it in which items train or in how these are corrupted" * (kind == "split")
         yield Note(
             "note" if keys else "alarm",
             f"{where(plan, task)}the arms do not share their {kind} at {len(at)} of "
             f"{len(plan.seeds)} seeds (seed {at[0]}: {sides}): "
-            + (
-                f"{listed(keys)} was tuned"
-                if keys
-                else f"the pairs differ in more than the loss{drawn}"
-            ),
+            + (f"{listed(keys)} was tuned" if keys else why),
         )
 
 

@@ -399,8 +399,8 @@ def test_numbers_beside_points_do_not_collide(
                             others={"test/nll": Spread(5, y, 0.001)})
         for arm, (x, y) in points.items()
     ]  # fmt: skip
-    given = chosen("test/accuracy", {a.arm: a.mean or 0.0 for a in arms},
-                   {a.arm: a.others for a in arms}, comparison.directions, "test/nll", 5)  # fmt: skip
+    means, others = {a.arm: a.mean or 0.0 for a in arms}, {a.arm: a.others for a in arms}
+    given = chosen("test/accuracy", means, others, comparison.directions, "test/nll", 5)
     assert given is not None
     task = TaskResult("digits", arms, None, [], tradeoff=given)
     drawing = tradeoff.scatter(comparison, task, given, width)
