@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.claims.claim import ContrastResult, Outcome, Verdict
+from harness.fairness import serious
 from harness.report import style
 from harness.report.exports import escape_markdown
 from harness.store import dump_json
@@ -76,7 +77,7 @@ def seconds(outcomes: Sequence[Outcome]) -> float:
 
 
 def terminal(outcomes: Sequence[Outcome], *, color: bool = False) -> str:
-    """A line per claim with its verdict and cost, and below it one per contrast."""
+    """A line per claim with its verdict and cost, below it one per contrast; then all alarms."""
     rows = [row for outcome in outcomes for row in _rows(outcome)]
     shown = [HEAD, *(cells for _, cells in rows)]
     sizes = [max(style.columns(cells[i]) for cells in shown) for i in range(len(HEAD))]
@@ -87,7 +88,12 @@ def terminal(outcomes: Sequence[Outcome], *, color: bool = False) -> str:
         painted = color and verdict in COLOURS
         lines.append(f"\x1b[{COLOURS[verdict]}m{line}\x1b[0m" if painted else line)
     total = f"{summary(outcomes)}; {style.seconds(seconds(outcomes))} s of training in all"
-    return "\n".join([*lines, "", total]) + "\n"
+    told = [
+        f"{note.level:<10}{style.clean(f'{outcome.claim.name}: {note.text}')}"
+        for outcome in outcomes
+        for note in serious(outcome.notes)
+    ]
+    return "\n".join([*lines, "", total, *told]) + "\n"
 
 
 def _rows(outcome: Outcome) -> list[tuple[Verdict, tuple[str, ...]]]:

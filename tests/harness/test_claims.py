@@ -22,7 +22,7 @@ from harness.claims.claim import Claim, Contrast, Direction, Outcome
 from harness.claims.evidence import evidence
 from harness.claims.judge import differences, judge
 from harness.cli import main
-from harness.comparison import RunStatus, SeedRun
+from harness.comparison import Note, RunStatus, SeedRun
 from harness.paths import config_dir
 from harness.plan import Plan
 from harness.prepare import Probe
@@ -598,7 +598,17 @@ def test_markdown_and_terminal_let_nothing_hostile_through() -> None:
         assert "\u202e" not in text
     assert "<script>" not in claimtext.to_markdown(made) + claimtext.table(made)
     assert "\x1b[32m" in claimtext.terminal(made, color=True)
-    assert all(len(line) <= 100 for line in claimtext.terminal(made).splitlines())
+    table = claimtext.terminal(made).partition("\n\n")[0]
+    assert all(len(line) <= 100 for line in table.splitlines())
+
+
+def test_the_terminal_tells_alarms_and_warnings_with_whose_they_are() -> None:
+    found = [Note("note", "a trifle"), Note("alarm", "unlike data"), Note("warning", "untuned")]
+    one = dataclasses.replace(judged(contrast()), notes=found)
+    *_, alarm, warning = claimtext.terminal([one]).splitlines()
+    assert alarm.split(maxsplit=1) == ["alarm", f"{one.claim.name}: unlike data"]
+    assert warning.split(maxsplit=1) == ["warning", f"{one.claim.name}: untuned"]
+    assert "a trifle" not in claimtext.terminal([one])
 
 
 def test_what_several_claims_share_is_paid_once() -> None:
