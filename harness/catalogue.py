@@ -17,6 +17,21 @@ from harness.store import StoreError, dump_json, write_atomically
 from harness.sweep import PACKAGES
 
 Entry = dict[str, Any]
+TARGETS = {
+    "index": "one class of several, by its index",
+    "index or probabilities": "one class, or a distribution over classes",
+    "probabilities": "a distribution over classes; indices are taken for one-hot rows",
+    "ordinal": "ordered classes",
+    "place": "a number, by bins",
+    "binary": "yes or no, of each item, label or pixel",
+    "real": "numbers",
+    "boxes": "corners of boxes",
+    "labels": "embeddings, by which of them belong together",
+    "fields": "several named tensors, see the loss's own page",
+    "parameters": "penalties on the model's parameters, as terms",
+    "a step": "projections of the parameters after each step: projection=NAME",
+}
+"""What a loss compares its output with, in the order of the list, in words."""
 
 
 def show(group: str, name: str | None, files: Sequence[str] = ()) -> None:
@@ -84,6 +99,9 @@ def _losses() -> dict[str, Entry]:
     for name in losses.penalty_names():
         penalty = losses.get_penalty(name)
         found[name] = _described(penalty) | {"target": "parameters", "source": penalty.source}
+    for name in losses.projection_names():
+        rule = losses.get_projection(name)
+        found[name] = _described(rule) | {"target": "a step", "source": rule.source}
     return found
 
 
@@ -162,8 +180,16 @@ def _metrics(task: str) -> dict[str, str]:
 
 
 def _table(entries: Mapping[str, Entry]) -> str:
+    """A line per entry, losses below what they compare with."""
     width = max(map(len, entries))
-    return "\n".join(f"{name:<{width}}  {_brief(e['summary'])}" for name, e in entries.items())
+    lines = {name: f"{name:<{width}}  {_brief(e['summary'])}" for name, e in entries.items()}
+    groups: dict[str, list[str]] = {target: [] for target in TARGETS}
+    for name, entry in entries.items():
+        groups.setdefault(entry.get("target", ""), []).append(f"  {lines[name]}")
+    if groups.get(""):
+        return "\n".join(lines.values())
+    blocks = [[f"{key}: {TARGETS[key]}", *group] for key, group in groups.items() if group]
+    return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def _page(name: str, entry: Entry) -> str:

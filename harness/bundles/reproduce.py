@@ -178,7 +178,8 @@ def _judge(
     verdicts = agreement.verdicts(before, compare(made.plan, records)) if whole else []
     said = "to the last bit: same processor, libraries and threads, on a CPU"
     if reason:
-        said = f"within {agreement.SPREADS} robust sd over the bundle's seeds, not to the last bit: {reason}"
+        said = f"within {agreement.SPREADS} robust sd over the bundle's seeds, "
+        said += f"not to the last bit: {reason}"
     print(f"compared  {clean(said)}\n")
     for line in _table(found):
         print(line)

@@ -252,4 +252,5 @@ def _list() -> int:
     width = max(len(claim.name) for claim in claims)
     for claim in claims:
         print(f"{claim.name:<{width}}  {claim.claim}")
+    print("\nlossbench claim NAME tests one, claim all tests all; --report writes the page")
     return 0

@@ -8,7 +8,7 @@ import pytest
 import losses
 from harness import catalogue as module
 from harness import data
-from harness.catalogue import catalogue, show
+from harness.catalogue import TARGETS, catalogue, show
 from harness.cli import main
 from harness.compose import options
 from tests.harness.spine import modules_after
@@ -22,7 +22,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_everything_there_is_has_an_entry() -> None:
     found = {group: catalogue(group) for group in ("losses", "tasks", "data")}
-    assert found["losses"].keys() == {*losses.names(), *losses.penalty_names()}
+    everything = {*losses.names(), *losses.penalty_names(), *losses.projection_names()}
+    assert found["losses"].keys() == everything
     assert list(found["data"]) == data.names()
     assert sorted(found["tasks"]) == options("task")
     for group in found.values():
@@ -35,8 +36,19 @@ def test_everything_there_is_has_an_entry() -> None:
 def test_a_table_has_a_line_per_entry(group: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([group]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(catalogue(group))
+    named = [line.split()[0] for line in lines if group != "losses" or line.startswith("  ")]
+    assert sorted(named) == sorted(catalogue(group))
     assert not re.search(r":\w+:`", "".join(lines))
+
+
+def test_losses_stand_below_what_they_compare_with(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["losses"]) == 0
+    blocks = capsys.readouterr().out.rstrip().split("\n\n")
+    assert [block.partition(":")[0] for block in blocks] == list(TARGETS)
+    for block in blocks:
+        target = block.partition(":")[0]
+        for line in block.splitlines()[1:]:
+            assert catalogue("losses")[line.split()[0]]["target"] == target
 
 
 def test_a_page_has_parameters_defaults_formula_and_source(

@@ -462,8 +462,9 @@ def test_shipped_claims_plan(name: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_without_a_name_the_claims_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["claim"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == SHIPPED
+    listed, hint = capsys.readouterr().out.split("\n\n")
+    assert [line.split()[0] for line in listed.splitlines()] == SHIPPED
+    assert "claim NAME" in hint
 
 
 # From file to page
