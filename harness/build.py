@@ -1,12 +1,13 @@
 """Resolving a sweep: composing every arm, checking it, and naming its runs."""
 
+import contextlib
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import controls, data, tasks, tune
+from harness import controls, data, deterministic, memory, tasks, tune
 from harness.compose import compose, expand, register
 from harness.config import RunConfig, differences, outcome, run_id
 from harness.paths import config_dir
@@ -115,16 +116,12 @@ def _cells(
     """Push a batch through every arm, so that what cannot train is refused before anything does."""
     probes = {}
     for arm, config in by_arm.items():
-        if config.trainer.devices > 1:
-            raise ValueError(f"{owner}, arm {arm}: several devices per run work with train alone")
-        try:
+        with _told(f"{owner}, arm {arm} on {task}", config):
             check_trainer(config)
             probes[arm] = probe(dataclasses.replace(config, seed=seeds[0]))
-        except (ValueError, RuntimeError) as error:
-            said = " ".join(str(error).split())
-            raise ValueError(f"{owner}, arm {arm} on {task}: {said}") from error
     first = next(iter(by_arm))
-    fixed, step = rehearse(dataclasses.replace(by_arm[first], seed=seeds[0]))
+    with _told(f"{owner}, arm {first} on {task}", by_arm[first]):
+        fixed, step = rehearse(dataclasses.replace(_narrow(by_arm[first]), seed=seeds[0]))
     beyond = max(step - probes[first].seconds, 0.0)  # what the Trainer adds to a step of any arm
     return [
         Cell(
@@ -138,6 +135,24 @@ def _cells(
         )
         for arm, config in by_arm.items()
     ]
+
+
+def _narrow(config: RunConfig) -> RunConfig:
+    """The same on one device."""
+    trainer = dataclasses.replace(config.trainer, devices=1, strategy="auto")
+    return dataclasses.replace(config, trainer=trainer)
+
+
+@contextlib.contextmanager
+def _told(who: str, config: RunConfig) -> Iterator[None]:
+    """Say in one line whose batch does not go through, and why."""
+    try:
+        with deterministic.watched([]):  # what a run warns of is in its notes
+            yield
+    except ValueError as error:
+        raise ValueError(f"{who}: {' '.join(str(error).split())}") from error
+    except (RuntimeError, MemoryError) as error:
+        raise ValueError(f"{who}: {memory.told(error, config)}") from error
 
 
 def _shell(wanted: Request) -> str:

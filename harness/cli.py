@@ -98,13 +98,21 @@ def parser() -> argparse.ArgumentParser:
             help_ = "metric to show against the headline's; else one is chosen by rule"
             added.add_argument("--against", metavar="METRIC", help=help_)
         else:
-            added.add_argument("--jobs", type=_positive, metavar="N", help="processes at once")
-    claims.add(command, _positive)
+            _add_places(added)
+    claims.add(command, _add_places)
     command("demo", "a small sweep on real data, ending in a table and a report")
     _add_bundles(command)
     _add_describing(command)
     command("doctor", "check versions, devices, disk, store, configs and losses")
     return top
+
+
+def _add_places(added: argparse.ArgumentParser) -> None:
+    """The options that say where runs train."""
+    added.add_argument("--jobs", type=_positive, metavar="N", help="processes at once")
+    help_ = "GPUs to use, such as 0,1 (all that can be seen)"
+    added.add_argument("--devices", metavar="LIST", help=help_)
+    added.add_argument("--per-device", type=_positive, metavar="K", help="runs on each GPU (1)")
 
 
 def _add_bundles(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -163,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if a bundle was not reproduced, 130 for Ctrl-C.
     """
     from harness.commands import Stopped
-    from harness.launch import LaunchError
+    from harness.slots import LaunchError
     from harness.store import StoreError
 
     chosen, beyond = parser().parse_known_args(arguments)
@@ -213,10 +221,13 @@ def _run(chosen: argparse.Namespace) -> int:
 
         return (multirun if chosen.multirun else train)(chosen.overrides)
     if chosen.command == "sweep":
-        choice = commands.Choice(chosen.retry_failed, chosen.only, chosen.force, chosen.jobs)
+        which = (chosen.retry_failed, chosen.only, chosen.force)
+        choice = commands.Choice(*which, chosen.jobs, chosen.devices, chosen.per_device)
         return _judged(commands.sweep(chosen.name, chosen.overrides, choice), chosen.strict)
     if chosen.command == "plan":
-        notes = commands.plan(chosen.name, chosen.overrides, chosen.jobs)
+        where = (chosen.jobs, chosen.devices, chosen.per_device)
+        choice = commands.Choice(False, None, False, *where)
+        notes = commands.plan(chosen.name, chosen.overrides, choice)
         return _judged(notes, chosen.strict)
     if chosen.command == "report":
         from harness.reports import report

@@ -4,19 +4,24 @@ import contextlib
 import dataclasses
 import fnmatch
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from harness import cluster, slots, tune
 from harness import sweep as sweeps
-from harness import tune
 from harness.comparison import Note
-from harness.launch import Launch, default_jobs
+from harness.launch import Launch
 from harness.outlook import later_runs, many, summary
 from harness.plan import Plan, PlannedRun
 from harness.progress import Progress
-from harness.record import Record, lacks_gradients
+from harness.record import Record, lacks_gradients, lacks_weights
 from harness.shown import clean
-from harness.store import Store
+from harness.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from harness.cluster.cluster import Cluster
 
 SHOWN = 5
 """How many runs that are not done are named under a table."""
@@ -34,6 +39,8 @@ class Choice:
     only: str | None = None
     force: bool = False
     jobs: int | None = None
+    devices: str | None = None
+    per_device: int | None = None
 
 
 def read_all(plan: Plan, store: Store) -> dict[str, Record]:
@@ -52,8 +59,10 @@ def settled(plan: Plan, store: Store) -> tuple[Plan, dict[str, Record]]:
         plan = advanced
 
 
-def to_do(plan: Plan, records: Mapping[str, Record], choice: Choice) -> list[PlannedRun]:
-    """The runs to train, interleaved across arms.
+def to_do(
+    plan: Plan, records: Mapping[str, Record], choice: Choice, store: Store | None = None
+) -> list[PlannedRun]:
+    """The runs to train, interleaved across arms; with a store also those that lack weights there.
 
     Raises:
         ValueError: the pattern matches no arm.
@@ -68,7 +77,10 @@ def to_do(plan: Plan, records: Mapping[str, Record], choice: Choice) -> list[Pla
         if record is None or choice.force:
             return True
         again = choice.retry_failed and record.status != "done"
-        return again or lacks_gradients(record, run.config.get("trainer", {}).get("gradients", 0))
+        asked = run.config.get("trainer", {})
+        if store and lacks_weights(record, store.run_folder(run.id), asked.get("keep", "auto")):
+            return True
+        return again or lacks_gradients(record, asked.get("gradients", 0))
 
     return [run for run in plan.runs() if wanted(run)]
 
@@ -86,19 +98,21 @@ def sweep(name: str, overrides: Sequence[str], choice: Choice) -> list[Note]:
         ValueError: something is wrong with the sweep; nothing was trained.
         Stopped: interrupted.
         StoreError: the store cannot be written.
+        LaunchError: no process can be started.
     """
     wanted = sweeps.request(name, overrides)
     if wanted.trackers:
         from harness.trackers import check_trackers
 
         check_trackers(wanted.trackers)
+    _check_launch(wanted, choice)
     made, plan, records = planned(wanted)
-    runs = to_do(plan, records, choice)
+    runs = to_do(plan, records, choice, wanted.store)
+    places = places_for([plan], runs, choice) if runs and not wanted.launch else None
     sweeps.save(wanted, made)
-    jobs = min(choice.jobs or default_jobs(), len(runs) + later_runs(plan))
-    print(summary(plan, records, runs, jobs))
+    print(summary(plan, records, runs, places))
     if runs:
-        _train_all(plan, records, runs, wanted, choice, jobs)
+        _train_all(plan, records, runs, wanted, choice, places)
         plan, records = settled(plan, wanted.store)
         sweeps.save(wanted, dataclasses.replace(made, tuning=plan.tuning))
     return _show(plan, records, wanted)
@@ -112,21 +126,63 @@ def planned(wanted: sweeps.Request) -> tuple[Plan, Plan, dict[str, Record]]:
     return made, dataclasses.replace(plan, planned=made.planned, late=made.late), records
 
 
+def _check_launch(wanted: sweeps.Request, choice: Choice) -> None:
+    """Refuse what would be noticed only when all is planned."""
+    if wanted.launch is None:
+        return
+    given = {"--jobs": choice.jobs, "--devices": choice.devices, "--per-device": choice.per_device}
+    for option, value in given.items():
+        if value is not None:
+            raise ValueError(f"{option} is about this machine, but launch= is given; see launch.*")
+    if not (wanted.folder / "plan.json").exists():
+        cluster.check(wanted.launch)
+
+
+def launched(
+    wanted: sweeps.Request,
+    runs: Sequence[PlannedRun],
+    places: slots.Places | None,
+    *,
+    more: int,
+    log: Path,
+    tell: Callable[[str], object] = print,
+    **how: Any,
+) -> "Launch | Cluster":
+    """What trains these runs: on these places, or where `launch=` says."""
+    if wanted.launch:
+        tell(f"launch    {clean(cluster.words(wanted.launch))}")
+        return cluster.launch_on(wanted.launch, runs, wanted.store, log, **how)
+    assert places
+    return Launch(runs, wanted.store, places=places, more=more, log=log, tell=tell, **how)
+
+
+def places_for(plans: Sequence[Plan], runs: Sequence[PlannedRun], choice: Choice) -> slots.Places:
+    """Where these runs may train, and those of the plans that are not known yet.
+
+    Raises:
+        ValueError: there is no such device, or some run needs more than there are.
+    """
+    cells = [cell for plan in plans if later_runs(plan) for cell in plan.cells]
+    later = [PlannedRun("", cell.task, cell.arm, 0, cell.config) for cell in cells]
+    devices, each = choice.devices, choice.per_device
+    return slots.find([*runs, *later], jobs=choice.jobs, devices=devices, per_device=each)
+
+
 def _train_all(
     plan: Plan,
     records: dict[str, Record],
     runs: Sequence[PlannedRun],
     wanted: sweeps.Request,
     choice: Choice,
-    jobs: int,
+    places: slots.Places | None,
 ) -> None:
     again = choice.force or choice.retry_failed
     kept = {i: record for i, record in records.items() if i not in {run.id for run in runs}}
     progress = Progress(plan, kept, len(runs) + later_runs(plan), sys.stdout)
-    launch = Launch(
+    launch = launched(
+        wanted,
         runs,
-        wanted.store,
-        jobs=jobs,
+        places,
         trackers=wanted.trackers,
         plugins=wanted.plugins,
         force=again,
@@ -142,7 +198,9 @@ def _train_all(
                 refused.append(event)
             if plan.tuning:  # what was tried may say what is to be trained next
                 progress.plan = plan = tune.advance(plan, progress.records)
-                more = [run for run in to_do(plan, records, choice) if run.id not in asked]
+                more = [
+                    run for run in to_do(plan, records, choice, wanted.store) if run.id not in asked
+                ]
                 launch.todo.extend(more)
                 asked |= {run.id for run in more}
     except KeyboardInterrupt:
@@ -152,15 +210,17 @@ def _train_all(
         print(f"{event.run.arm} seed {event.run.seed}: {clean(event.error)}", file=sys.stderr)
 
 
-def plan(name: str, overrides: Sequence[str], jobs: int | None) -> list[Note]:
+def plan(name: str, overrides: Sequence[str], choice: Choice) -> list[Note]:
     """Print what a sweep would do; trains nothing and writes nothing."""
     from harness.compare import compare
     from harness.fairness import serious
 
-    _, made, records = planned(sweeps.request(name, overrides))
-    left = to_do(made, records, Choice())
+    wanted = sweeps.request(name, overrides)
+    _, made, records = planned(wanted)
+    left = to_do(made, records, choice, wanted.store)
+    places = places_for([made], left, choice) if left and not wanted.launch else None
     notes = compare(made, records).notes
-    print(summary(made, records, left, jobs or default_jobs(), arms=True))
+    print(summary(made, records, left, places, arms=True))
     for note in serious(notes):
         print(f"{note.level:<10}{clean(note.text)}")
     return notes
@@ -170,7 +230,11 @@ def report(name: str, overrides: Sequence[str], against: str | None = None) -> l
     """Compare whatever records there are, print the table, write the reports."""
     wanted = sweeps.request(name, overrides)
     made, plan, records = planned(wanted)
-    sweeps.save(wanted, made)
+    try:
+        sweeps.save(wanted, made)
+    except StoreError:  # full, or somebody else's: what it holds can be looked at all the same
+        _print(plan, records, against)
+        raise
     return _show(plan, records, wanted, against)
 
 
@@ -199,8 +263,17 @@ def _show(
     wanted: sweeps.Request,
     against: str | None = None,
 ) -> list[Note]:
+    from harness.report import write_report
+
+    notes = _print(plan, records, against)
+    print(f"\nreport  {write_report(plan, records, wanted.folder, wanted.store, against)}")
+    return notes
+
+
+def _print(plan: Plan, records: Mapping[str, Record], against: str | None) -> list[Note]:
+    """The table, and what is not done."""
     from harness.compare import compare
-    from harness.report import terminal, write_report
+    from harness.report import terminal
 
     comparison = compare(plan, records, against)
     print()
@@ -211,7 +284,6 @@ def _show(
         print(f"{record.status}: {run.task} {run.arm} seed {run.seed}: {clean(record.error)}")
     if bad:
         print(f"{many(len(bad), 'run')} not done; --retry-failed trains them again")
-    print(f"\nreport  {write_report(plan, records, wanted.folder, wanted.store, against)}")
     return comparison.notes
 
 

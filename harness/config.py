@@ -28,6 +28,18 @@ from losses.arguments import (
 OWN = ("seed", "store", "trackers", "plugins", "save")
 """Keys of a run that say nothing about its arm."""
 
+FREE = (
+    "accelerator",
+    "devices",
+    "strategy",
+    "workers",
+    "gradients",
+    "checkpoint",
+    "keep",
+    "deterministic",
+)
+"""Keys of the trainer that do not decide the outcome."""
+
 RECIPE = 1
 """Version of what a run computes; raised when the same config would train differently."""
 
@@ -55,6 +67,9 @@ class TrainerConfig:
     not kept in memory, do not decide the outcome. Nor does `gradients`: every so many steps those
     of the single terms are measured (0: never), see :mod:`harness.gradients`. Nor `checkpoint`:
     every so many steps the run writes down where it is (0: never), see :mod:`harness.checkpoint`.
+    Nor `keep`: which weights stay in the run's folder, see :mod:`harness.weights`; auto is both for
+    a run that writes checkpoints and none for others. Nor `deterministic`: whether operations that
+    need not give the same bits again are used (none), used and noted (warn) or refused (strict).
 
     The number of threads does, in the last bits, so it is fixed and not what the machine has.
     Without `test` the test part is left alone, as a tuner's trials do.
@@ -73,6 +88,8 @@ class TrainerConfig:
     workers: Annotated[int, Bounds(0, 1024)] = 0
     gradients: Annotated[int, Bounds(0)] = 0
     checkpoint: Annotated[int, Bounds(0)] = 0
+    keep: Literal["auto", "none", "last", "best", "both"] = "auto"
+    deterministic: Literal["none", "warn", "strict"] = "warn"
 
 
 @dataclass(frozen=True)
@@ -174,7 +191,7 @@ def outcome(config: RunConfig) -> dict[str, Any]:
     Of paths it is their content that does.
     """
     plain = config.shared()
-    for key in ("accelerator", "devices", "strategy", "workers", "gradients", "checkpoint"):
+    for key in FREE:
         del plain["trainer"][key]
     for key in ("root", "download", "memory"):
         plain["data"].pop(key, None)

@@ -1,31 +1,26 @@
-"""Training a plan's runs in worker processes: the only place that starts processes. No torch."""
+"""Training a plan's runs: which of them, when, and on how many slots of this machine. No torch."""
 
 import collections
-import contextlib
-import json
-import os
 import queue
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from harness.crew import Crew, Worker
 from harness.plan import PlannedRun
-from harness.record import Record
+from harness.record import Record, lacks_gradients, lacks_weights
+from harness.slots import LaunchError, Places, width
 from harness.store import Store, StoreError
 
-SERVE = "import sys; sys.path[:] = {path!r}; from harness.worker import main; main()"
-"""A worker imports what this process imports, whatever lies in the current folder."""
 TRIES = 3
 """How many workers may die over one run before it is recorded as failed."""
 
 
-class LaunchError(Exception):
-    """Workers cannot be started."""
+STARTING = "starting"
+PATIENCE = 8
+"""How many runs may go ahead of one that finds no room, before all behind it wait."""
 
 
 @dataclass(frozen=True)
@@ -37,35 +32,12 @@ class Event:
     error: str | None = None
 
 
-@dataclass
-class _Worker:
-    process: "subprocess.Popen[str]"
-    run: PlannedRun | None = None
-    ready: bool = False
-
-    def hang_up(self) -> None:
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # it may be dead already
-            self.process.stdin.close()
-
-    def send(self, job: dict[str, Any], run: PlannedRun) -> None:
-        assert self.process.stdin is not None
-        self.run = run
-        with contextlib.suppress(BrokenPipeError):  # its death is noticed when its output closes
-            self.process.stdin.write(json.dumps(job) + "\n")
-            self.process.stdin.flush()
-
-
-def default_jobs() -> int:
-    """One worker per processor this process may use."""
-    available = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    return len(available) if available else os.cpu_count() or 1
-
-
 class Launch:
-    """Trains runs in `jobs` processes; iterate over `events` to see them end.
+    """Trains runs in processes, one per slot, or per several slots where runs have several devices.
 
-    Up to `more` runs may be added to `todo` meanwhile.
+    Iterate over `events` to see them end. Up to `more` runs may be added to `todo` meanwhile. A
+    process serves runs of its own width; where a run of another width is next, idle ones make room.
+    Slots are taken as they become free, and let go as soon as no run is left for them.
 
     When a worker dies (killed, out of memory), another one takes its run; a run over which three
     have died is recorded as failed. Runs that another process has claimed are waited for.
@@ -76,21 +48,22 @@ class Launch:
         runs: Sequence[PlannedRun],
         store: Store,
         *,
-        jobs: int,
+        places: Places,
         trackers: Sequence[str] = (),
         plugins: Sequence[str] = (),
         force: bool = False,
         more: int = 0,
         log: Path,
+        tell: Callable[[str], object] = print,
     ) -> None:
         self.todo = collections.deque(runs)
-        self.store, self.force, self.trackers, self.log = store, force, list(trackers), log
-        self.plugins = list(plugins)
-        self.jobs = min(jobs, len(runs) + more)
-        self.answers: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
-        self.workers: list[_Worker] = []
+        self.crew, self.store, self.force, self.tell = Crew(places, log), store, force, tell
+        self.trackers, self.plugins = list(trackers), list(plugins)
+        self.left = len(runs) + more
         self.deaths: collections.Counter[str] = collections.Counter()
+        self.overtaken: collections.Counter[str] = collections.Counter()
         self.held_until: dict[str, float] = {}
+        self.told = False
 
     def events(self, tick: Callable[[], None] = lambda: None) -> Iterator[Event]:
         """Ends of runs as they happen; `tick` is called several times a second meanwhile.
@@ -100,75 +73,110 @@ class Launch:
             LaunchError: workers cannot be started.
         """
         try:
-            self.workers = [self._start() for _ in range(self.jobs)]
-            while self.todo or any(worker.run for worker in self.workers):
+            while self.todo or any(worker.run for worker in self.crew.workers):
+                for found in self._ended_elsewhere():
+                    self.left -= 1
+                    yield found
+                self._feed()
                 tick()
                 try:
-                    worker, answer = self.answers.get(timeout=0.2)
+                    worker, answer = self.crew.answers.get(timeout=0.2)
                 except queue.Empty:
-                    self._feed()
                     continue
                 event = self._died(worker) if answer is None else self._answered(worker, answer)
-                self._feed()
                 if event:
+                    self.left -= 1
+                    self._feed()
                     yield event
         finally:
-            self.stop()
+            self.crew.stop()
 
-    def stop(self) -> None:
-        """End all workers at once; what they were training is not recorded."""
-        for worker in self.workers:
-            worker.hang_up()
-        for worker in self.workers:
-            try:
-                worker.process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-        self.workers = []
+    def _ended_elsewhere(self) -> Iterator[Event]:
+        """Runs that another process has trained meanwhile."""
+        now = time.monotonic()
+        for run in [run for run in self.todo if self.held_until.get(run.id, now + 1) <= now]:
+            with self.store.claim(run.id) as free:
+                self.held_until[run.id] = now + 0.5
+            if not free:
+                continue
+            del self.held_until[run.id]
+            record = None if self.force else self.store.read(run.id)
+            if record and not self._lacks(record, run):
+                self.todo.remove(run)
+                yield Event(run, record.status)
 
-    def _start(self) -> _Worker:
-        with self._open_log() as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", SERVE.format(path=[*map(str, sys.path)])],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,  # Ctrl-C is for the process that leads
-            )
-        worker = _Worker(process)
-        threading.Thread(target=self._read, args=[worker], daemon=True).start()
-        return worker
-
-    def _open_log(self) -> TextIO:
-        """To be added to, unless it leads elsewhere or to a reader who does not come."""
-        flags = os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            return open(self.log, "a", opener=lambda path, given: os.open(path, given | flags))
-        except OSError as error:
-            raise LaunchError(f"cannot write {self.log}: {error.strerror}") from error
-
-    def _read(self, worker: _Worker) -> None:
-        assert worker.process.stdout is not None
-        with worker.process.stdout as lines:
-            for line in lines:
-                self.answers.put((worker, json.loads(line)))
-        self.answers.put((worker, None))
+    def _lacks(self, record: Record, run: PlannedRun) -> bool:
+        asked, folder = run.config.get("trainer", {}), self.store.run_folder(run.id)
+        gradients, weights = asked.get("gradients", 0), asked.get("keep", "auto")
+        return lacks_gradients(record, gradients) or lacks_weights(record, folder, weights)
 
     def _feed(self) -> None:
-        """Give every idle worker the next run that no other process held a moment ago."""
-        now = time.monotonic()
-        for worker in self.workers:
-            if worker.run or not worker.ready:
+        """Let every run train that can, and slots go that nothing is left for."""
+        now, idle = time.monotonic(), self.crew.idle()
+        ready = [run for run in self.todo if self.held_until.get(run.id, 0) <= now]
+        waiting = self._match(ready, idle)
+        self._make_room(waiting, idle)
+        if not waiting:
+            self.crew.locks.drop()
+        elif not self.crew.workers:
+            self._say_who_is_there()
+        if not waiting or not self._starves(waiting[0]):  # else they are for it
+            running = sum(1 for worker in self.crew.workers if worker.run)
+            for worker in idle[max(0, self.left - len(self.todo) - running) :]:
+                self.crew.end(worker)
+
+    def _match(self, ready: Sequence[PlannedRun], idle: list[Worker]) -> list[PlannedRun]:
+        """Give runs to idle workers of their width, and return those that find none.
+
+        A run may go ahead of the first that waits, unless that has let many go ahead already.
+        """
+        waiting: list[PlannedRun] = []
+        for run in ready:
+            worker = next((w for w in idle if len(w.slots) == width(run)), None)
+            if worker is None or (waiting and self._starves(waiting[0])):
+                waiting.append(run)
                 continue
-            for _ in range(len(self.todo)):
-                run = self.todo.popleft()
-                if self.held_until.get(run.id, 0) <= now:
-                    worker.send(self._job(run), run)
-                    break
-                self.todo.append(run)
+            idle.remove(worker)
+            if worker.ready:  # else it is for this run when it is
+                self.todo.remove(run)
+                self.crew.locks.touch(worker.slots)
+                worker.send(self._job(run), run)
+                self.overtaken.update(first.id for first in waiting[:1])
+        return waiting
+
+    def _served(self, run: PlannedRun) -> bool:
+        """Whether some worker, busy or not, has the run's width."""
+        return any(len(worker.slots) == width(run) for worker in self.crew.workers)
+
+    def _starves(self, run: PlannedRun) -> bool:
+        return self.overtaken[run.id] >= PATIENCE and not self._served(run)
+
+    def _make_room(self, waiting: Sequence[PlannedRun], idle: list[Worker]) -> None:
+        """Start workers where slots are free; for the first run idle ones of other widths go."""
+        narrowest = min(map(width, waiting), default=0)
+        failed = max(map(width, waiting), default=0) + 1
+        for place, run in enumerate(waiting):
+            if width(run) >= failed:
+                continue
+            alone = width(run) == narrowest and not self._served(run)
+            keep = place == 0 and (alone or self._starves(run))
+            hired = self.crew.hire(width(run), keep=keep)
+            while not hired and place == 0 and idle:
+                self.crew.end(idle.pop())
+                hired = self.crew.hire(width(run), keep=keep)
+            if hired:
+                self.told = True  # it has found some
+                self.overtaken.update(first.id for first in waiting[: min(place, 1)])
+                continue
+            failed = width(run)
+            if keep or failed == narrowest:
+                return
+
+    def _say_who_is_there(self) -> None:
+        holders = [] if self.told else self.crew.locks.holders()
+        if holders:
+            self.tell(f"waiting   no slot is free: {'; '.join(holders)}")
+            self.told = True
 
     def _job(self, run: PlannedRun) -> dict[str, Any]:
         own = {
@@ -180,7 +188,7 @@ class Launch:
         }
         return {"config": {**run.config, **own}, "force": self.force}
 
-    def _answered(self, worker: _Worker, answer: dict[str, Any]) -> Event | None:
+    def _answered(self, worker: Worker, answer: dict[str, Any]) -> Event | None:
         if answer.get("ready"):
             worker.ready = True
             return None
@@ -194,15 +202,17 @@ class Launch:
             raise StoreError(answer["error"])
         return Event(run, answer["status"], answer.get("error"))
 
-    def _died(self, worker: _Worker) -> Event | None:
-        self.workers.remove(worker)
-        worker.hang_up()
-        code = worker.process.wait()
+    def _died(self, worker: Worker) -> Event | None:
+        if worker not in self.crew.workers:  # it was idle and made room
+            return None
+        self.crew.end(worker)
+        code, run = worker.process.returncode, worker.run
         if not worker.ready:
-            raise LaunchError(f"a worker could not start (exit code {code}); see {self.log}")
-        run = worker.run
-        if self.todo or run:
-            self.workers.append(self._start())
+            self.deaths[STARTING] += 1
+            if code >= 0 or self.deaths[STARTING] >= TRIES:
+                raise LaunchError(
+                    f"a worker could not start (exit code {code}); see {self.crew.log}"
+                )
         if run is None:
             return None
         self.deaths[run.id] += 1

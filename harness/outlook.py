@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from harness.plan import Plan, PlannedRun, Tuning
 from harness.progress import clock
 from harness.record import Record
+from harness.slots import Places, width
 
 
 def summary(
     plan: Plan,
     records: Mapping[str, Record],
     left: Sequence[PlannedRun],
-    jobs: int,
+    places: Places | None,
     *,
     arms: bool = False,
 ) -> str:
@@ -27,10 +28,10 @@ def summary(
     several = [many(len(plan.tasks), "task")] if len(plan.tasks) > 1 else []
     product = " x ".join([*several, named, many(len(plan.seeds), "seed")])
     state = f"{len(records)} done, {len(left) + later} to run"
-    if left:
-        jobs = min(jobs, len(left))
-        took = _duration(plan, records, left, jobs, later)
-        state += f" in {many(jobs, 'process', 'es')}; {took}"
+    if left and places:
+        slots = min(places.most, sum(map(width, left)) + later)
+        took = _duration(plan, records, left, slots, later)
+        state += f" in {many(slots, 'process', 'es')}{places.where()}; {took}"
     comparisons = (len(plan.arms) - 1) * len(plan.tasks)
     tuned = f" + {trials} of the tuner" if trials else ""
     lines = [f"plan      {plan.name}: {product} = {many(total, 'run')}{tuned}; {state}"]
@@ -77,18 +78,18 @@ def many(number: int, word: str, ending: str = "s") -> str:
 
 
 def _duration(
-    plan: Plan, records: Mapping[str, Record], left: Sequence[PlannedRun], jobs: int, later: int
+    plan: Plan, records: Mapping[str, Record], left: Sequence[PlannedRun], slots: int, later: int
 ) -> str:
     """From earlier runs of this sweep where there are any, else from what the plan tried.
 
-    Runs that are not known yet are taken to last as long as the others.
+    Runs that are not known yet are taken to last as long as the others, and those on several
+    devices, which were tried on one, as long as on one.
     """
     known = [record.seconds["total"] for record in records.values() if record.seconds]
-    if known:
-        return f"about {clock(sum(known) / len(known) * (len(left) + later) / jobs)}"
+    usual = sum(known) / len(known) if known else None
     cells = {(cell.task, cell.arm): cell.seconds for cell in plan.cells}
-    expected = sum(cells[run.task, run.arm] for run in left)
-    return f"about {clock(expected * (1 + later / len(left)) / jobs)}"
+    expected = sum((usual or cells[run.task, run.arm]) * width(run) for run in left)
+    return f"about {clock(expected * (1 + later / len(left)) / slots)}"
 
 
 def _arm_lines(plan: Plan) -> list[str]:

@@ -1,6 +1,7 @@
 """What a run leaves behind: one versioned JSON file, written last and at once. Needs no torch."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 VERSION = 1
@@ -34,9 +35,10 @@ class Record:
         seeds: the named sub-seeds drawn from the seed.
         fingerprints: sha256 of `data`, `split`, `composed` (items, if the data set composes them),
             `init` (initial weights), `order` (first batches), `loss` (source).
-        notes: what was left out of the data, and why.
-        provenance: git commit and dirty flag, package versions, platform, device, threads,
-            `started` and `finished` (ISO 8601, UTC).
+        notes: what was left out of the data, and why; operations that need not give the same bits
+            again, if there were any.
+        provenance: git commit and dirty flag, package versions, platform, device, threads, the
+            `flags` that may decide the last bits, `started` and `finished` (ISO 8601, UTC).
     """
 
     id: str
@@ -66,3 +68,19 @@ def lacks_gradients(record: Record, every: int) -> bool:
     Those that were measured answer every request, at whatever steps.
     """
     return bool(every) and record.status == "done" and not record.gradients
+
+
+def weights_kept(folder: Path, keep: str) -> dict[str, Path]:
+    """The files of weights that stay in a run's folder, as `trainer.keep` says."""
+    names = {"last": ("last",), "best": ("best",), "both": ("last", "best")}.get(keep, ())
+    return {name: folder / f"weights-{name}.pt" for name in names}
+
+
+def lacks_weights(record: Record, folder: Path, keep: str) -> bool:
+    """Whether a run must be trained again because weights that are asked for by name are gone.
+
+    What `trainer.keep=auto` stands for is kept where a run is trained, and trains none anew.
+    """
+    return record.status == "done" and not all(
+        path.exists() for path in weights_kept(folder, keep).values()
+    )

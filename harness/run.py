@@ -1,6 +1,8 @@
 """From a checked config to a record."""
 
+import contextlib
 import datetime
+import errno
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -10,22 +12,26 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule
 
-from harness import checkpoint, models, provenance, samples
+from harness import checkpoint, deterministic, memory, models, provenance, samples
 from harness.batches import Batches
 from harness.checkpoint import Checkpoints
 from harness.config import RunConfig, outcome, run_id
 from harness.data import Part
+from harness.followers import followed
 from harness.gradients import Gradients
 from harness.prepare import load_data, prepare, probe
-from harness.record import Record, lacks_gradients
+from harness.record import Record, lacks_gradients, lacks_weights
 from harness.store import Store, StoreError, write_atomically
 from harness.tasks._shown import pictures
 from harness.tasks.base import Diverged, Task
 from harness.trackers import Tracker, check_trackers, open_trackers
 from harness.trainer import check_trainer, fit, follows, make_trainer, quiet
+from harness.weights import Weights, kept
 
 REHEARSED = 40
 """Least number of steps that are timed to tell how long a run takes."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of a disk that takes no more."""
 FEW, JUDGED = 8, 256
 """Steps of a short fit, and items that are judged, where a whole epoch would take too long."""
 
@@ -51,13 +57,15 @@ def _timed_fit(config: RunConfig, epochs: int, steps: int | None = None) -> floa
     """Seconds of a fit and of evaluating; with `steps` of so many only, and of evaluating a few."""
     started = time.perf_counter()
     prepared = prepare(config)
-    with torch.random.fork_rng(), quiet():
+    # that it diverges is a result, when it is run
+    with torch.random.fork_rng(), quiet(), contextlib.suppress(Diverged):
         fit(make_trainer(config, (), epochs, steps), prepared.task)
     seconds = time.perf_counter() - started
     for part in (prepared.data.val, prepared.data.test):
         started, judged = time.perf_counter(), part.first(JUDGED) if steps else part
-        prepared.task.evaluate(judged)
-        prepared.task.references(judged)
+        with contextlib.suppress(Diverged):
+            prepared.task.evaluate(judged)
+            prepared.task.references(judged)
         seconds += (time.perf_counter() - started) * len(part) / len(judged)
     return seconds
 
@@ -85,7 +93,11 @@ def run_once(
             checkpoint.remove(store.run_folder(identity))
         unsaved = config.save and not Path(config.save).exists()
         there = None if force or unsaved else store.read(identity)
-        if there is None or lacks_gradients(there, config.trainer.gradients):
+        if (
+            there is None
+            or lacks_gradients(there, config.trainer.gradients)
+            or lacks_weights(there, store.run_folder(identity), config.trainer.keep)
+        ):
             return run(config, store, callbacks=callbacks)
         return there
 
@@ -95,7 +107,8 @@ def run(config: RunConfig, store: Store, *, callbacks: Sequence[Callback] = ()) 
 
     Raises:
         StoreError: the record cannot be written.
-        KeyboardInterrupt: asked to stop; nothing is written.
+        KeyboardInterrupt: asked to stop, or another process of the run was killed; nothing is
+            written.
     """
     started = time.perf_counter()
     facts: dict[str, Any] = {
@@ -112,16 +125,19 @@ def run(config: RunConfig, store: Store, *, callbacks: Sequence[Callback] = ()) 
         else open_trackers(config.trackers, folder, facts["id"], facts["config"], group)
     )
     try:
-        _train(config, facts, folder, [*callbacks, _Mirror(mirrors)])
+        with followed(config), deterministic.watched(facts.setdefault("notes", [])):
+            _train(config, facts, folder, [*callbacks, _Mirror(mirrors)])
         facts["status"] = "done"
     except Diverged as reason:
         facts |= {"status": "diverged", "error": str(reason), "steps": reason.step}
     except StoreError:
         raise
     except Exception as error:  # a failed run is a result too, and must not stop a sweep
-        words = " ".join(str(error).split()) or "no message"
-        facts |= {"status": "failed", "error": f"{type(error).__name__}: {words}"}
+        if isinstance(error, OSError) and error.errno in FULL:  # which is no fault of this run
+            raise StoreError(f"cannot write {error.filename or folder}: {error.strerror}") from None
+        facts |= {"status": "failed", "error": memory.told(error, config)}
         write_atomically(folder / "error.txt", traceback.format_exc())
+    memory.release()
     facts["provenance"]["finished"] = _now()
     seconds = facts.get("seconds", {})
     total = facts.pop("earlier", 0.0) + time.perf_counter() - started
@@ -178,10 +194,10 @@ def _train(
     provenance.reset_peak_memory()
     prepared = prepare(config)
     task = prepared.task
+    facts["notes"] += prepared.data.notes
     facts |= {
         "seeds": prepared.seeds,
         "fingerprints": prepared.fingerprints,
-        "notes": list(prepared.data.notes),
         "parameters": models.parameter_count(task.model),
         "curve": task.curve,
     }
@@ -195,15 +211,18 @@ def _train(
         "run": facts["id"],
         "devices": config.trainer.devices,
         "gradients": config.trainer.gradients,
+        "keep": kept(config.trainer),
         "fingerprints": prepared.fingerprints,
         "versions": facts["provenance"]["versions"],
     }
     checkpoints = Checkpoints(folder, about, config.trainer.checkpoint)
+    weights = Weights(folder, config.trainer)
     started = time.perf_counter()
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(prepared.seeds["dropout"])
-        own = [*callbacks, references, gradients, checkpoints]
+        own = [*callbacks, references, gradients, weights, checkpoints]
         trainer = make_trainer(config, own, config.trainer.epochs)
+        facts["provenance"]["flags"] = deterministic.flags()
         fit(trainer, task, checkpoints.newest())
     facts["steps"], facts["earlier"] = trainer.global_step, checkpoints.seconds
     seconds = checkpoints.seconds + time.perf_counter() - started - gradients.seconds
@@ -218,8 +237,10 @@ def _train(
         facts["metrics"] |= {f"test/{name}": value for name, value in test.items()}
         _keep_samples(task, prepared.data.test, facts["id"], Store(config.store))
     facts["peak_memory"] = _peak_memory(task.device)
-    if config.save and trainer.is_global_zero:
-        models.save(task.model, config.save)
+    if trainer.is_global_zero:
+        weights.end(task)
+        if config.save:
+            models.save(task.model, config.save)
 
 
 def _keep_samples(task: Task, part: Part, run: str, store: Store) -> None:
@@ -238,11 +259,10 @@ def check_ready(config: RunConfig) -> None:
     check_trackers(config.trackers)
     check_trainer(config)
     try:
-        probe(config)
-    except RuntimeError as error:
-        raise ValueError(
-            f"one batch does not go through: {' '.join(str(error).split())}"
-        ) from error
+        with deterministic.watched([]):
+            probe(config)
+    except (RuntimeError, MemoryError) as error:
+        raise ValueError(f"one batch does not go through: {memory.told(error, config)}") from error
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -112,7 +112,11 @@ class Store:
         if not name.strip(".") or "/" in name or "\0" in name:
             raise StoreError(f"{name!r} cannot be the name of a folder in {self.folder}")
         for place in (folder.parent, folder):
-            if place.is_symlink():
+            try:
+                linked = place.is_symlink()
+            except OSError as error:  # in a folder that this user may not look into
+                raise StoreError(f"cannot read {place}: {error.strerror or error}") from error
+            if linked:
                 raise StoreError(f"cannot write {place}: it is a link, which may lead elsewhere")
         return folder
 
@@ -159,8 +163,10 @@ class Store:
             raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             os.close(handle)
+            if not isinstance(error, BlockingIOError):  # a file system without locks
+                raise StoreError(f"cannot lock {folder}: {error.strerror or error}") from error
             yield False
             return
         try:

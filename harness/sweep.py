@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import paths
 from harness.archive import FAULTS
@@ -21,6 +21,9 @@ from harness.plan import Cell, Plan, Trial, Tuning
 from harness.plugins import words
 from harness.store import Store, dump_json, read_text, write_atomically
 from harness.summary import Records, cells_of, done_runs
+
+if TYPE_CHECKING:
+    from harness.cluster.settings import Ray, Slurm
 
 PACKAGES = (Path(__file__).resolve().parent, Path(__file__).resolve().parent.parent / "losses")
 
@@ -52,13 +55,17 @@ def slug(name: str, overrides: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """A sweep somebody asks for: file, overrides of all arms, store, trackers and plug-ins."""
+    """A sweep somebody asks for: file, overrides of all arms, store, trackers and plug-ins.
+
+    `launch` says on which cluster it trains, if on any.
+    """
 
     path: Path
     overrides: tuple[str, ...]
     store: Store
     trackers: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
+    launch: "Slurm | Ray | None" = None
 
     @property
     def name(self) -> str:
@@ -82,13 +89,18 @@ class Request:
 
 
 def request(name: str, overrides: Sequence[str]) -> Request:
-    """Find the sweep's file, and take apart what is not for the arms: store, trackers, plug-ins."""
+    """Find the sweep's file, and take apart what is not for the arms.
+
+    That is the store, trackers, plug-ins, and where to launch.
+    """
     apart = {"store": "results", "trackers": "", "plugins": ""}
-    shared = []
+    shared, launch = [], []
     for text in overrides:
         key, _, value = text.partition("=")
         if key in apart:
             apart[key] = value
+        elif key.split(".")[0] == "launch":
+            launch.append(text)
         else:
             shared.append(text)
     files = words(apart["plugins"])
@@ -96,7 +108,14 @@ def request(name: str, overrides: Sequence[str]) -> Request:
         if not Path(file).is_file():
             raise ValueError(f"plugins: there is no file {file}")
     store = Store(apart["store"].strip("'\""))
-    return Request(find(name), tuple(shared), store, words(apart["trackers"]), files)
+    where = _launching(launch) if launch else None
+    return Request(find(name), tuple(shared), store, words(apart["trackers"]), files, where)
+
+
+def _launching(given: Sequence[str]) -> "Slurm | Ray":
+    from harness.cluster.settings import parse  # whose bounds load torch
+
+    return parse(given)
 
 
 def plan(wanted: Request) -> Plan:

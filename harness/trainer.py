@@ -6,8 +6,10 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
@@ -15,6 +17,8 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from harness.checkpoint import Files
 from harness.config import RunConfig
 from harness.tasks.base import Task
+
+DETERMINISTIC: dict[str, bool | Literal["warn"]] = {"none": False, "warn": "warn", "strict": True}
 
 
 def progress_bar() -> Callback:
@@ -41,8 +45,8 @@ def make_trainer(
         devices=wanted.devices,
         strategy=wanted.strategy,
         callbacks=[*callbacks],
-        plugins=[Files()],
-        deterministic="warn",
+        plugins=[Files(), LightningEnvironment()],  # whatever else this machine is part of
+        deterministic=DETERMINISTIC[wanted.deterministic],
         use_distributed_sampler=False,  # Batches shares each batch itself
         num_sanity_val_steps=0,
         logger=False,

@@ -12,11 +12,24 @@ import queue
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 
+def lines() -> Iterator[bytes]:
+    """Lines of stdin, past the buffer of `sys.stdin`.
+
+    A thread that waits for input holds the lock of that buffer, and a reader of pictures that is
+    forked meanwhile would wait for it for ever.
+    """
+    rest = b""
+    while read := os.read(0, 1 << 16):
+        *whole, rest = (rest + read).split(b"\n")
+        yield from whole
+
+
 def _listen(jobs: "queue.Queue[dict[str, Any]]") -> None:
-    for line in sys.stdin:
+    for line in lines():
         jobs.put(json.loads(line))
     if "harness.checkpoint" in sys.modules:
         sys.modules["harness.checkpoint"].finish()
@@ -24,7 +37,7 @@ def _listen(jobs: "queue.Queue[dict[str, Any]]") -> None:
 
 
 def main() -> None:
-    """Serve jobs until stdin closes."""
+    """Serve jobs until stdin closes, or until one on several devices went wrong."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -43,6 +56,8 @@ def main() -> None:
             record = run_once(config, Store(config.store), force=job["force"])
             status = record.status if record else "held"
             _answer(answers, {"status": status})
+            if config.trainer.devices > 1 and status in ("failed", "diverged"):
+                os._exit(0)  # its processes were out of step; the next run has new ones
         except StoreError as error:
             _answer(answers, {"status": "store error", "error": str(error)})
         except Exception as error:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import provenance
+from harness import provenance, slots
 from harness.archive import FAULTS
 from harness.bundles import agreement, contents
 from harness.bundles.agreement import Difference, Group, Noise, Pair
@@ -22,7 +22,7 @@ from harness.bundles.received import Received, changes, check_data, given_by, ma
 from harness.commands import read_all
 from harness.compare import compare
 from harness.comparison import Comparison
-from harness.launch import Launch, default_jobs
+from harness.launch import Launch
 from harness.plan import PlannedRun
 from harness.progress import Progress, clock
 from harness.record import Record
@@ -145,14 +145,14 @@ def _train(
     left = [run for run in runs if run.id not in there or run.id in again]
     lacking: dict[str, str] = {}
     if left:
-        jobs = min(choice.jobs or default_jobs(), len(left))
+        places = slots.find(left, jobs=choice.jobs)
         took = sum(made.there(run).seconds.get("total", 0.0) for run in left)
         print(f"training  {len(left)} runs, which took {clock(min(took, 1e9))} there", flush=True)
         kept = {run: record for run, record in there.items() if run not in again}
         progress = Progress(made.plan, kept, len(left), sys.stdout)
         log = store.folder / "workers.log"
         launch = Launch(
-            left, store, jobs=jobs, plugins=made.given.plugins, force=bool(again), log=log
+            left, store, places=places, plugins=made.given.plugins, force=bool(again), log=log
         )
         for event in launch.events(progress.tick):
             progress.end(event, store.read(event.run.id))

@@ -4,12 +4,15 @@ import argparse
 from collections.abc import Callable
 
 
-def add(command: Callable[..., argparse.ArgumentParser], positive: Callable[[str], int]) -> None:
+def add(
+    command: Callable[..., argparse.ArgumentParser],
+    places: Callable[[argparse.ArgumentParser], None],
+) -> None:
     """Add the command that tests claims.
 
     Args:
         command: makes the parser of a command, of its name and its words.
-        positive: reads a number of processes.
+        places: adds the options that say where runs train.
     """
     words = "test claims: train what is missing, judge; without a name, list them"
     claim = command("claim", words, overrides=False)
@@ -19,7 +22,7 @@ def add(command: Callable[..., argparse.ArgumentParser], positive: Callable[[str
     claim.add_argument("--report", action="store_true", help="write the page of them all")
     claim.add_argument("--judge-only", action="store_true", help="train nothing")
     claim.add_argument("--retry-failed", action="store_true", help="train failed runs again")
-    claim.add_argument("--jobs", type=positive, metavar="N", help="processes at once")
+    places(claim)
     form = claim.add_mutually_exclusive_group()
     for name in ("json", "markdown"):
         form.add_argument(
@@ -33,6 +36,7 @@ def run(chosen: argparse.Namespace) -> int:
     from harness.claims.run import show
     from harness.commands import Choice
 
-    choice = Choice(retry_failed=chosen.retry_failed, jobs=chosen.jobs)
+    where = (chosen.jobs, chosen.devices, chosen.per_device)
+    choice = Choice(chosen.retry_failed, None, False, *where)
     dry = chosen.judge_only
     return show(chosen.words, choice, dry=dry, form=chosen.form, report=chosen.report)

@@ -1,6 +1,7 @@
 """The command `claim`: plan, train what is missing for all claims together, judge, show."""
 
 import dataclasses
+import functools
 import shlex
 import sys
 import time
@@ -15,7 +16,7 @@ from harness import sweep as sweeps
 from harness.claims.claim import Claim, Outcome
 from harness.claims.file import check_contrasts, find, folder, names, read
 from harness.claims.judge import COSTS, judge, trained
-from harness.launch import Launch, default_jobs
+from harness.outlook import many
 from harness.plan import Plan, PlannedRun
 from harness.progress import clock
 from harness.record import Record
@@ -129,18 +130,23 @@ def train(cases: Sequence[Case], choice: commands.Choice) -> None:
     runs = queue.more()
     if not runs:
         return
-    jobs = choice.jobs or default_jobs()
-    print(f"{len(runs)} runs to train in {jobs} process{'es' if jobs > 1 else ''}", file=sys.stderr)
-    store = cases[0].wanted.store
-    launch = Launch(
+    first = cases[0].wanted
+    places = None
+    if first.launch is None:
+        places = commands.places_for([case.plan for case in cases], runs, choice)
+    where = f" in {many(places.most, 'process', 'es')}{places.where()}" if places else ""
+    print(f"{len(runs)} runs to train{where}", file=sys.stderr)
+    store = first.store
+    launch = commands.launched(
+        first,
         runs,
-        store,
-        jobs=jobs,
+        places,
         plugins=list(dict.fromkeys(p for case in cases for p in case.wanted.plugins)),
-        trackers=cases[0].wanted.trackers,
+        trackers=first.trackers,
         force=choice.force or choice.retry_failed,
         more=queue.unknown,
         log=store.folder / "claims" / "workers.log",
+        tell=functools.partial(print, file=sys.stderr),
     )
     told = _Told(cases, queue)
     try:

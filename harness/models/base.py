@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from harness.store import write_atomically
 from losses.arguments import Parameter, check_arguments, nearest, parameters_of
 
 Shape = tuple[int, ...]
@@ -138,9 +140,15 @@ def build(name: str, input_shape: Shape, outputs: int, *, seed: int, **given: An
 
 
 def save(module: nn.Module, path: str | Path) -> None:
-    """Write a model's weights to a file that :func:`load` reads."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(_inner(module).state_dict(), path)
+    """Write a model's weights to a file that :func:`load` reads, whole or not at all.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    weights = {name: tensor.cpu() for name, tensor in _inner(module).state_dict().items()}
+    content = io.BytesIO()
+    torch.save(weights, content)
+    write_atomically(Path(path), content.getvalue())
 
 
 def load(module: nn.Module, path: str | Path) -> None:

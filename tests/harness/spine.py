@@ -120,6 +120,19 @@ def alive(process: int) -> bool:
     return state not in "ZX"
 
 
+def children(process: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended meanwhile
+            continue
+        if parent == process and alive(int(path.parent.name)):
+            found.append(int(path.parent.name))
+    return found
+
+
 def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys of a nested mapping with their values."""
     found: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +12,22 @@ import losses
 from harness.objective import OUTPUT, Compared, Facts, Objective, Subject
 from harness.terms import parse_objective
 from losses.conformance.samples import CLASSES, FEATURES, samples, settings
+from losses.inputs import IGNORE_INDEX, IGNORING
 from tests.harness.spine import start
 
 NONE = slice(0, 0)
-SHARES = {  # the rows of an odd number that each process has
-    2: {"ragged": [slice(0, None, 2), slice(1, None, 2)], "one empty": [slice(None), NONE]},
+Rows = slice | list[int]
+IGNORED, LONELY = "first ignored", "no positive pair in the first"
+SHARES: dict[int, dict[str, list[slice]]] = {  # the rows of an odd number that each process has
+    2: {
+        "ragged": [slice(0, None, 2), slice(1, None, 2)],
+        "one empty": [slice(None), NONE],
+        IGNORED: [slice(0, 3), slice(3, None)],
+    },
     4: {
         "ragged": [slice(rank, None, 4) for rank in range(4)],
         "two empty": [NONE, slice(0, 3), NONE, slice(3, None)],
+        IGNORED: [slice(0, 3), NONE, slice(3, 5), slice(5, None)],
     },
 }
 ROUNDING = 1e-10  # sums of a few dozen float64 numbers in another order
@@ -32,14 +41,31 @@ def fields_of(entry: losses.Loss) -> tuple[Tensor, ...]:
 
 def objective_of(name: str) -> Objective:
     given = {k: torch.as_tensor(v).tolist() for k, v in settings(losses.get(name)).items()}
-    facts = Facts(sizes={"classes": CLASSES, "features": FEATURES})
+    sizes: dict[str, Any] = {"classes": CLASSES, "features": FEATURES}
+    facts = Facts(sizes=sizes | {"class_counts": [3.0, 1.0, 2.0, 7.0]})
     return Objective(parse_objective({name: given}), facts).double()
 
 
-def evaluate(name: str, rows: slice) -> list[Tensor]:
+def shares_of(name: str, world: int) -> dict[str, list[Rows]]:
+    """The ways in which processes share the items of a loss."""
+    entry = losses.get(name)
+    found: dict[str, list[Rows]] = {share: [*rows] for share, rows in SHARES[world].items()}
+    if entry.target not in IGNORING:
+        del found[IGNORED]
+    if entry.target == "labels":
+        labels = first(entry)[1].tolist()
+        single = [labels.index(label) for label in sorted(set(labels))]
+        rest = [row for row in range(len(labels)) if row not in single]
+        found[LONELY] = [single, rest, *([NONE] * (world - 2))]
+    return found
+
+
+def evaluate(name: str, rows: Rows, share: str) -> list[Tensor]:
     """Value and gradients, by numbers the output is scaled by and by the loss's own tensors."""
     entry, objective = losses.get(name), objective_of(name)
     whole = fields_of(entry) if entry.target == "fields" else first(entry)
+    if share == IGNORED:
+        whole[1][:3] = IGNORE_INDEX
     inputs = [tensor[rows] for tensor in whole]
     scales = []
     for i, tensor in enumerate(inputs):
@@ -59,12 +85,7 @@ def first(entry: losses.Loss) -> tuple[Tensor, Tensor]:
     return output, target
 
 
-def comparable(name: str) -> bool:
-    """Whether a loss can be built from the sizes known here; the others are tried on their own."""
-    return set(losses.get(name).sizes) <= {"classes", "features"}
-
-
-NAMES = [name for name in losses.names() if comparable(name)]
+NAMES = losses.names()
 
 
 def serve(rank: int, world: int, port: int) -> None:
@@ -75,8 +96,8 @@ def serve(rank: int, world: int, port: int) -> None:
     )
     found = {}
     for name in NAMES:
-        for share, rows in SHARES[world].items():
-            total, *slopes = evaluate(name, rows[rank])
+        for share, rows in shares_of(name, world).items():
+            total, *slopes = evaluate(name, rows[rank], share)
             for slope in slopes:
                 torch.distributed.all_reduce(slope)
                 slope /= world
@@ -98,9 +119,9 @@ def test_several_processes_equal_one_with_the_whole_batch(tmp_path: Path, world:
     found = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(world)]
     wrong = {}
     for name in NAMES:
-        expected = evaluate(name, slice(None))
-        assert expected[1].norm() > 0 or losses.get(name).minimum is None, name
-        for share in SHARES[world]:
+        for share in shares_of(name, world):
+            expected = evaluate(name, slice(None), share)
+            assert expected[1].norm() > 0 or losses.get(name).minimum is None, name
             for rank in range(world):
                 pairs = zip(found[rank][name, share], expected, strict=True)
                 apart = max(float((a - b).norm() / (b.norm() + SLIGHT)) for a, b in pairs)

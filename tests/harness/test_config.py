@@ -101,8 +101,7 @@ ANOTHER: dict[str, Any] = {
     "optimizer.own_lr": 0.5,
 }
 """Another value for every key that decides the outcome; a new key belongs here or below."""
-FREE = {*module.OWN, "trainer.accelerator", "trainer.devices", "trainer.strategy"}
-FREE |= {"trainer.workers", "trainer.gradients", "trainer.checkpoint"}
+FREE = {*module.OWN, *(f"trainer.{key}" for key in module.FREE)}
 """Keys that do not decide it."""
 TRIED_BY_OVERRIDE = {"data.name", "model.name", "task.name", "loss.mix", "loss.p"}
 TRIED_ELSEWHERE = {"model.pretrained", "teacher", "projection"}

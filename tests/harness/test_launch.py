@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 
+from harness import crew, slots
 from harness import launch as module
 from harness import sweep as sweeps
 from harness.cli import main
 from harness.commands import read_all
-from harness.launch import Launch, LaunchError, default_jobs
+from harness.launch import Launch
 from harness.plan import Plan, PlannedRun
 from harness.record import Record
+from harness.slots import Gpu, LaunchError, find
 from harness.store import Store
 from harness.sweep import request
-from tests.harness.spine import alive, records, start, started, wait_for, write_sweep
+from tests.harness import tiny
+from tests.harness.spine import alive, children, records, start, started, wait_for, write_sweep
 
 FOREVER = ["trainer.epochs=1000000"]
 
@@ -38,23 +41,9 @@ def saved(path: Path) -> Plan:
     return plan
 
 
-def launched(runs: list[PlannedRun], here: Path, **options: Any) -> Launch:
-    return Launch(
-        runs, Store(here / "results"), **({"jobs": 1, "log": here / "workers.log"} | options)
-    )
-
-
-def children(process: int) -> list[int]:
-    """The processes that a process has started and that still run."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has ended meanwhile
-            continue
-        if parent == process and alive(int(path.parent.name)):
-            found.append(int(path.parent.name))
-    return found
+def launched(runs: list[PlannedRun], here: Path, jobs: int = 1) -> Launch:
+    places = find(runs, jobs=jobs)
+    return Launch(runs, Store(here / "results"), places=places, log=here / "workers.log")
 
 
 def in_progress(store: Path) -> list[Path]:
@@ -164,7 +153,7 @@ def test_a_killed_worker_loses_nothing(here: Path) -> None:
 
     def kill_once() -> None:
         if not killed and in_progress(here / "results"):
-            killed.append(launch.workers[0].process.pid)
+            killed.append(launch.crew.workers[0].process.pid)
             os.kill(killed[0], signal.SIGKILL)
 
     ended = {event.run.id: event for event in launch.events(kill_once)}
@@ -177,7 +166,7 @@ def test_a_killed_worker_loses_nothing(here: Path) -> None:
     assert len(found) == 4
     assert all(record.status == "done" for record in found.values())
     assert earlier(here / "results") == []
-    assert launch.workers == []
+    assert launch.crew.workers == []
     assert not set(children(os.getpid())) - before
 
 
@@ -192,7 +181,7 @@ def test_a_run_that_kills_its_workers_is_recorded_as_failed(
 
     def kill() -> None:
         if in_progress(here / "results"):
-            os.kill(launch.workers[0].process.pid, signal.SIGKILL)
+            os.kill(launch.crew.workers[0].process.pid, signal.SIGKILL)
 
     (event,) = launch.events(kill)
     assert (event.run, event.status) == (run, "failed")
@@ -208,7 +197,7 @@ def test_a_run_that_kills_its_workers_is_recorded_as_failed(
 def test_workers_that_cannot_start_are_an_error_that_names_the_log(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module, "SERVE", "import sys; sys.exit('no such library')  # {path}")
+    monkeypatch.setattr(crew, "SERVE", "import sys; sys.exit('no such library')  # {path}")
     path = write_sweep(here)
     runs = list(saved(path).runs())
     log = here / "results" / "sweeps" / "small" / "workers.log"
@@ -236,12 +225,6 @@ def test_a_store_that_cannot_be_written_ends_the_sweep(
     assert told.count("\n") == 1
     assert told.startswith(f"lossbench: cannot write results/runs/{first.id}")
     assert not set(children(os.getpid())) - before
-
-
-def test_jobs_are_as_many_as_processors_unless_there_are_fewer_runs(here: Path) -> None:
-    assert 1 <= default_jobs() <= (os.cpu_count() or 1)
-    run = PlannedRun("a", "task", "arm", 0, {})
-    assert launched([run] * 3, here, jobs=8).jobs == 3
 
 
 # Whole sweeps as processes
@@ -298,4 +281,124 @@ def test_workers_end_when_their_leader_is_killed(here: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=5)
     wait_for(lambda: not any(map(alive, workers)), "the workers to end", 5)
+    assert records(here / "results") == {}
+
+
+@pytest.mark.slow
+def test_workers_have_processes_that_read_pictures(here: Path) -> None:
+    """A process that is forked while a thread waits for stdin must not wait for that thread."""
+    folder = tiny.folder(here / "own", n=15)
+    shared = [f"data.path={folder}", "data.size=[16,16]", "model=cnn", "data.memory=0"]
+    shared += ["trainer.workers=2", "trainer.epochs=2", "trainer.accelerator=cpu"]
+    task = "classification/image_folder"
+    path = write_sweep(here, task=task, overrides=shared, seeds=1)
+    runs = list(saved(path).runs())
+    assert [event.status for event in launched(runs, here).events()] == ["done"] * 2
+
+
+@pytest.mark.slow
+def test_workers_are_pinned_before_they_load_anything(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GPUs that are not there: torch finds none, and trains on the processor."""
+    found = [Gpu(i, str(90 + i), f"key{i}") for i in range(3)]
+    monkeypatch.setattr(slots, "gpus", lambda: found)
+    (here / "noting.py").write_text(
+        "import os, sys\n"
+        f"with open({str(here / 'noted')!r}, 'a') as log:\n"
+        "    names = ('CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS', 'MKL_NUM_THREADS')\n"
+        "    print(*map(os.environ.get, names), file=log)\n"
+    )
+    path = write_sweep(here, seeds=3)
+    words = ["sweep", str(path), "plugins=[noting.py]", "--devices", "0,2"]
+    assert main([*words[:-1], "0,3"]) == 2
+    assert (
+        capsys.readouterr().err == "lossbench: --devices: there is no GPU '3'; there are 0, 1, 2\n"
+    )
+    assert not (here / "results").exists()
+    (here / "noted").unlink()
+    assert main(["plan", *words[1:]]) == 0
+    assert "6 to run in 2 processes on GPUs 0, 2; about" in capsys.readouterr().out
+    assert main(words) == 0
+    assert "6 to run in 2 processes on GPUs 0, 2; about" in capsys.readouterr().out
+    pinned = {line for line in (here / "noted").read_text().splitlines() if line.startswith("9")}
+    assert pinned == {"90 1 1", "92 1 1"}
+    monkeypatch.setattr(slots, "find", lambda *_, **__: pytest.fail("asked for devices"))
+    assert main(words) == 0  # there is nothing left that needs any
+
+
+# Runs on several devices
+
+
+def wide(here: Path, *overrides: str, **changes: Any) -> Path:
+    """A sweep of an arm on one device, and one on two of the processor."""
+    shared = ["trainer.accelerator=cpu", "trainer.precision=64-true", *overrides]
+    arms = {
+        "ce": ["loss=cross_entropy"],
+        "focal": ["loss=focal", "trainer.devices=2", "trainer.strategy=ddp"],
+    }
+    return write_sweep(here, overrides=shared, **{"arms": arms} | changes)
+
+
+@pytest.mark.slow
+def test_runs_on_two_devices_are_those_of_one(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = wide(here, "trainer.epochs=3")
+    assert main(["sweep", str(path), "--jobs=1"]) == 2
+    said = "arm focal: trainer.devices=2, but 1 can be used; --jobs 2 makes as many"
+    assert capsys.readouterr().err == f"lossbench: {said} of the processors\n"
+    assert not (here / "results").exists()
+
+    assert main(["sweep", str(path), "--jobs=2"]) == 0
+    assert "4 to run in 2 processes; about" in capsys.readouterr().out
+    one = ["trainer.devices=1", "trainer.strategy=auto", "store=one"]
+    assert main(["sweep", str(path), "--jobs=1", *one]) == 0
+    two, alone = records(here / "results"), records(here / "one")
+    assert two.keys() == alone.keys()
+    assert sorted(record["provenance"]["devices"] for record in two.values()) == [1, 1, 2, 2]
+    for run, record in two.items():
+        assert record["status"] == "done"
+        # sums are taken in another order, in float64; metrics are computed in float32
+        assert record["metrics"] == pytest.approx(alone[run]["metrics"], abs=1e-6)
+        assert record["fingerprints"] == alone[run]["fingerprints"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["first", "follower"])
+def test_a_run_on_two_devices_survives_the_death_of_either_process(here: Path, victim: str) -> None:
+    plan = saved(wide(here, "trainer.epochs=60", seeds=1))
+    (run,) = [run for run in plan.runs() if run.arm == "focal"]
+    launch = launched([run], here, jobs=2)
+    followers: list[int] = []
+    killed: list[int] = []
+
+    def kill_once() -> None:
+        first = [worker.process.pid for worker in launch.crew.workers]
+        followers.extend(pid for f in first for pid in children(f) if pid not in followers)
+        if followers and not killed and in_progress(here / "results"):
+            killed.append(followers[0] if victim == "follower" else first[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    (event,) = launch.events(kill_once)
+    assert killed
+    assert (event.run.id, event.status) == (run.id, "done")
+    assert launch.deaths.total() == 1
+    assert len(followers) == 2
+    wait_for(lambda: not any(map(alive, followers)), "what followed them to end", 5)
+    assert earlier(here / "results") == []
+
+
+@pytest.mark.slow
+def test_nobody_is_left_of_a_killed_sweep_of_wide_runs(here: Path) -> None:
+    path = wide(here, *FOREVER)
+    saved(path)
+    process = start(["-m", "harness", "sweep", str(path), "--jobs=2", "--only=focal"], here)
+    (worker,) = wait_for(lambda: children(process.pid), "a worker")
+    followers = wait_for(lambda: children(worker), "what follows it")
+    wait_for(lambda: in_progress(here / "results"), "the run to begin")
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=5)
+    everybody = [worker, *followers]
+    wait_for(lambda: not any(map(alive, everybody)), "everybody to end", 5)
     assert records(here / "results") == {}

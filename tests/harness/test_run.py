@@ -17,7 +17,7 @@ from harness.compose import compose
 from harness.config import RunConfig, check, run_id
 from harness.prepare import prepare, probe
 from harness.record import Record
-from harness.run import check_ready, run, run_once
+from harness.run import check_ready, rehearse, run, run_once
 from harness.store import Store, StoreError
 from tests.harness.spine import IRIS, iris, start
 
@@ -301,6 +301,13 @@ def test_a_probe_trains_and_keeps_nothing(tmp_path: Path, monkeypatch: Any) -> N
     nn.functional.cross_entropy(prepared.task.model(inputs), target).backward()
     norm = torch.cat([p.grad.flatten() for p in prepared.task.model.parameters()]).norm()  # type: ignore[union-attr]
     assert tried.gradient == pytest.approx(float(norm), rel=1e-6)  # float32
+
+
+def test_a_rehearsal_that_diverges_refuses_no_sweep() -> None:
+    """Its run will be recorded as diverged, as any other's."""
+    seconds, step = rehearse(compose([*SHORT, "optimizer.name=sgd", "optimizer.lr=1e30"]))
+    assert seconds > 0
+    assert step >= 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,120 @@
+"""Worker processes, each pinned to its slots: the only place that starts them. No torch."""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from harness.locks import Locks
+from harness.plan import PlannedRun
+from harness.slots import LaunchError, Places, Slot
+
+SERVE = "import sys; sys.path[:] = {path!r}; from harness.worker import main; main()"
+"""A worker imports what this process imports, whatever lies in the current folder."""
+
+
+@dataclass(eq=False)
+class Worker:
+    """A process that trains one run at a time.
+
+    Attributes:
+        ready: it has loaded what it needs.
+    """
+
+    process: "subprocess.Popen[str]"
+    slots: Sequence[Slot]
+    run: PlannedRun | None = None
+    ready: bool = False
+
+    def hang_up(self) -> None:
+        """Tell it to end, whatever it is doing."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # it may be dead already
+            self.process.stdin.close()
+
+    def send(self, job: dict[str, Any], run: PlannedRun) -> None:
+        """Have it train a run."""
+        assert self.process.stdin is not None
+        self.run = run
+        with contextlib.suppress(BrokenPipeError):  # its death is noticed when its output closes
+            self.process.stdin.write(json.dumps(job) + "\n")
+            self.process.stdin.flush()
+
+
+class Crew:
+    """The workers of a launch and the slots they have locked."""
+
+    def __init__(self, places: Places, log: Path) -> None:
+        self.places, self.log = places, log
+        self.locks = Locks(places)
+        self.answers: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
+        self.workers: list[Worker] = []
+
+    def idle(self) -> list[Worker]:
+        """Those without a run; the ones that could begin at once come first."""
+        return sorted((w for w in self.workers if not w.run), key=lambda w: not w.ready)
+
+    def hire(self, number: int, *, keep: bool) -> bool:
+        """Start a worker on so many slots, if they can be had; see :meth:`Locks.take`."""
+        slots = self.locks.take(number, keep=keep)
+        if slots:
+            self._start(slots)
+        return bool(slots)
+
+    def stop(self) -> None:
+        """End all workers at once; what they were training is not recorded."""
+        for worker in self.workers:
+            worker.hang_up()
+        for worker in [*self.workers]:
+            self.end(worker)
+        self.locks.drop()
+
+    def end(self, worker: Worker) -> None:
+        """Wait until it has ended, and let its slots go."""
+        worker.hang_up()
+        try:
+            worker.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+        self.workers.remove(worker)
+        self.locks.give(worker.slots)
+
+    def _start(self, slots: Sequence[Slot]) -> None:
+        with self._open_log() as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", SERVE.format(path=[*map(str, sys.path)])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the process that leads
+                env=os.environ | self.places.environment(slots),
+                pass_fds=self.locks.handles(slots),  # it may live longer than this process
+            )
+        worker = Worker(process, slots)
+        self.workers.append(worker)
+        threading.Thread(target=self._read, args=[worker], daemon=True).start()
+
+    def _open_log(self) -> TextIO:
+        """To be added to, unless it leads elsewhere or to a reader who does not come."""
+        flags = os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            return open(self.log, "a", opener=lambda path, given: os.open(path, given | flags))
+        except OSError as error:
+            raise LaunchError(f"cannot write {self.log}: {error.strerror}") from error
+
+    def _read(self, worker: Worker) -> None:
+        assert worker.process.stdout is not None
+        with worker.process.stdout as lines:
+            for line in lines:
+                self.answers.put((worker, json.loads(line)))
+        self.answers.put((worker, None))
