@@ -603,12 +603,12 @@ def test_markdown_and_terminal_let_nothing_hostile_through() -> None:
     assert all(len(line) <= 100 for line in table.splitlines())
 
 
-def test_the_terminal_tells_alarms_and_warnings_with_whose_they_are() -> None:
+def test_the_terminal_tells_alarms_and_whose_they_are() -> None:
     found = [Note("note", "a trifle"), Note("alarm", "unlike data"), Note("warning", "untuned")]
     one = dataclasses.replace(judged(contrast()), notes=found)
     *_, alarm, warning = claimtext.terminal([one]).splitlines()
     assert alarm.split(maxsplit=1) == ["alarm", f"{one.claim.name}: unlike data"]
-    assert warning.split(maxsplit=1) == ["warning", f"{one.claim.name}: untuned"]
+    assert warning.startswith("1 warning beside")
     assert "a trifle" not in claimtext.terminal([one])
 
 
