@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -501,6 +502,9 @@ def test_claims_are_trained_once_judged_and_reported(
     assert (shown["low"], shown["high"]) == pytest.approx((low, high), rel=1e-9)
     assert after[1]["verdict"] == SUPPORTED
     assert after[0]["command"] == f"lossbench claim {first} store=here"
+    shutil.copytree("here", "copy")
+    assert main(["claim", str(first), "--judge-only", "store=copy"]) == 0  # options first
+    assert "PENDING" not in capsys.readouterr().out
     assert main(words) == 0
     assert "to train" not in capsys.readouterr().err
     assert started(Path("here")) == times
