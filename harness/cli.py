@@ -204,13 +204,14 @@ def _complain(error: Exception) -> None:
 
 def _take_rest(chosen: argparse.Namespace, beyond: Sequence[str]) -> None:
     """Overrides such as ~key look like nothing argparse knows; true options beyond it are wrong."""
-    wrong = [text for text in beyond if text.startswith("-") or not hasattr(chosen, "overrides")]
+    more = getattr(chosen, "overrides", getattr(chosen, "words", None))
+    wrong = [text for text in beyond if text.startswith("-") or more is None]
     if wrong:
         raise ValueError(
             f"{chosen.command} has no option {wrong[0]}; see lossbench {chosen.command} -h"
         )
-    if beyond:
-        chosen.overrides += beyond
+    if more is not None:
+        more += beyond
 
 
 def _run(chosen: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,11 +38,13 @@ def doctor(overrides: Sequence[str]) -> int:
     }
     worst = 0
     for name, check in checks.items():
+        if sys.stdout.isatty():  # some take half a minute
+            print(f"      {name}", end="\r", flush=True)
         try:
-            print(f"ok    {name:<10}{check()}")
+            print(f"ok    {name:<10}{check()}", flush=True)
         except Exception as error:  # every check must be told about, whatever the first one met
             worst = 1
-            print(f"FAIL  {name:<10}{' '.join(str(error).split())}")
+            print(f"FAIL  {name:<10}{' '.join(str(error).split())}", flush=True)
     return worst
 
 

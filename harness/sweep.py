@@ -253,6 +253,8 @@ def _refuse_other_file(wanted: Request) -> None:
         return
     if _shipped(wanted.path) and _shipped(Path(other)):
         return
+    if wanted.path.resolve().parent == (wanted.store.folder / "claims").resolve():
+        return  # a claim's, written there; the store may be a copy of another
     if Path(other).exists() and not Path(other).samefile(wanted.path):
         raise ValueError(
             f"{wanted.folder} belongs to {other}; rename {wanted.path.name} or give it store=PATH"

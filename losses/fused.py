@@ -89,7 +89,8 @@ class _Fused(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.entry, ctx.parameters = entry, parameters
         ctx.save_for_backward(output, target, kept)
-        numerator, denominator, ctx.derivative = _evaluate(entry, output, target, kept, parameters)
+        numerator, denominator, *rest = _evaluate(entry, output, target, kept, parameters)
+        ctx.derivative, ctx.scale = rest
         ctx.mark_non_differentiable(denominator)
         return numerator, denominator
 
@@ -104,8 +105,11 @@ class _Fused(torch.autograd.Function):
         derivative, ctx.derivative = ctx.derivative, None
         if derivative is None:  # the graph was retained, and the buffer given away
             derivative = _evaluate(ctx.entry, output, target, kept, ctx.parameters)[2]
+        slope = slope / ctx.scale
         if torch._C._functorch.is_legacy_batchedtensor(slope):  # several slopes at once
             return None, derivative * slope, *nothing
+        if slope.device.type == "cpu" and slope == 1:  # elsewhere asking takes longer
+            return None, derivative, *nothing
         return None, derivative.mul_(slope), *nothing
 
 
@@ -115,23 +119,27 @@ def _evaluate(
     target: Tensor,
     kept: Tensor | None,
     parameters: dict[str, Any],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum of values, sum of counts, and the derivative of the former in one buffer."""
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Sum of values, sum of counts, and in one buffer the derivative of the former times a scale.
+
+    The scale is that of a mean over all values, so that its backward pass has nothing left to do.
+    """
     if _COMPILING.get():
         return _by_kernel(entry, output, target, kept, parameters)
     buffer = torch.empty_like(output, memory_format=torch.contiguous_format)
     sums, numbers = [output.new_zeros(())], [output.new_zeros(())]
     defaults = [p.default for p in entry.parameters.values()]
     by_class = any(isinstance(value, Tensor) for value in (*parameters.values(), *defaults))
-    whole = by_class or entry.sum_classes
+    whole, scale = by_class or entry.sum_classes, 0.0
     for x, y, mask, into in _pieces(entry, whole, output, target, kept, buffer):
         values, derivative, counts = _piece(entry, x, y, mask, parameters)
-        into.copy_(derivative)
+        scale = scale or x.numel() / (values.numel() * output.numel())
+        torch.mul(derivative, scale, out=into)
         sums.append(values.sum())
         numbers.append(values.new_full((), values.numel()) if counts is None else counts.sum())
     if entry.sum_classes:
         numbers = [_items(output, kept)]
-    return torch.stack(sums).sum(), torch.stack(numbers).sum(), buffer
+    return torch.stack(sums).sum(), torch.stack(numbers).sum(), buffer, scale
 
 
 def _items(output: Tensor, kept: Tensor | None) -> Tensor:
@@ -146,12 +154,12 @@ def _by_kernel(
     target: Tensor,
     kept: Tensor | None,
     parameters: dict[str, Any],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, float]:
     """As :func:`_evaluate`, in one kernel; numbers are constants of it, tensors are not."""
     tensors = {k: v for k, v in parameters.items() if isinstance(v, Tensor)}
     numbers = tuple((k, v) for k, v in parameters.items() if k not in tensors)
-    values, counts, derivative = _kernel(entry.name, numbers)(output, target, kept, tensors)
-    return values, _items(output, kept) if entry.sum_classes else counts, derivative
+    value, counts, derivative, many = _kernel(entry.name, numbers)(output, target, kept, tensors)
+    return value, _items(output, kept) if entry.sum_classes else counts, derivative, 1 / many
 
 
 @functools.lru_cache(maxsize=256)
@@ -162,10 +170,11 @@ def _kernel(name: str, numbers: tuple[tuple[str, Any], ...]) -> Any:
 
     def sums(
         x: Tensor, y: Tensor, mask: Tensor | None, tensors: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
         values, derivative, counts = _piece(entry, x, y, mask, fixed | tensors)
-        number = values.new_full((), values.numel()) if counts is None else counts.sum()
-        return values.sum(), number, derivative
+        many = values.numel()
+        number = values.new_full((), many) if counts is None else counts.sum()
+        return values.sum(), number, derivative * (1 / many), many
 
     # The compiler counts a code object's variants and stops at some: each kernel has its own.
     sums.__code__ = sums.__code__.replace(co_name=name)

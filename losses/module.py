@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from losses import fused
-from losses.arguments import check_arguments
+from losses.arguments import check_arguments, convert
 from losses.calls import Reduction, checked
 from losses.core import Fraction, Loss, check_reduction, get, names, reduce
 
@@ -62,7 +62,8 @@ class LossModule(nn.Module):
     def extra_repr(self) -> str:
         """Name and parameters."""
         given = {**self.settings, **dict.fromkeys(self.tensors, "tensor")}
-        return ", ".join([self.entry.name, *(f"{k}={v}" for k, v in given.items())])
+        settings = [f"{key}={value}" for key, value in given.items()]
+        return ", ".join([self.entry.name, *settings, *["compiled"] * self.compiled])
 
 
 def build(
@@ -88,6 +89,7 @@ def build(
             a loss without such a derivative.
     """
     entry = get(name)
+    convert("compiled", bool, compiled)
     if compiled and entry.derivative is None:
         known = ", ".join(each for each in names() if get(each).derivative)
         raise ValueError(f"{name} has no derivative by hand to compile; these have: {known}")

@@ -19,7 +19,7 @@ class Contrast:
         against: the arm it is compared with.
         metric: what is compared: `val/NAME`, `test/NAME`, or where both arms have several terms
             (or a schedule) `train/TERM`, that term's value over the last stretch of training; or
-            what it costs, `cost/step_ms` and `cost/peak_mb`.
+            what it costs, `cost/step_ms`.
         direction: the arm's metric is higher, lower or practically equal.
         margin: by more than this, in the metric's units; for `equal`, by less.
         task: which of the sweep's tasks, where it has several.

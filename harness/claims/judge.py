@@ -17,9 +17,11 @@ KNOWN = ("done", "diverged")  # runs that say something
 LESS: Direction = "lower"
 COSTS: dict[str, Callable[[Record], float | None]] = {
     "cost/step_ms": lambda run: 1e3 * run.seconds["train"] / run.steps if timed(run) else None,
-    "cost/peak_mb": lambda run: run.peak_memory / 1e6 if run.peak_memory else None,
 }
-"""What a claim may compare beside metrics: milliseconds a step, evaluations with it; megabytes."""
+"""What a claim may compare beside metrics: milliseconds a step, evaluations with it.
+
+Not the peak of memory, which on a CPU is the process's, with all that earlier runs left in it.
+"""
 
 
 def trained(plan: Plan) -> dict[str, set[tuple[str, str]]]:

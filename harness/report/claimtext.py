@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.claims.claim import ContrastResult, Outcome, Verdict
-from harness.fairness import serious
+from harness.outlook import many
 from harness.report import style
 from harness.report.exports import escape_markdown
 from harness.store import dump_json
@@ -77,7 +77,7 @@ def seconds(outcomes: Sequence[Outcome]) -> float:
 
 
 def terminal(outcomes: Sequence[Outcome], *, color: bool = False) -> str:
-    """A line per claim with its verdict and cost, below it one per contrast; then all alarms."""
+    """A line per claim with its verdict and cost, below it one per contrast; then alarms."""
     rows = [row for outcome in outcomes for row in _rows(outcome)]
     shown = [HEAD, *(cells for _, cells in rows)]
     sizes = [max(style.columns(cells[i]) for cells in shown) for i in range(len(HEAD))]
@@ -91,8 +91,12 @@ def terminal(outcomes: Sequence[Outcome], *, color: bool = False) -> str:
     told = [
         f"{note.level:<10}{style.clean(f'{outcome.claim.name}: {note.text}')}"
         for outcome in outcomes
-        for note in serious(outcome.notes)
+        for note in outcome.notes
+        if note.level == "alarm"
     ]
+    beside = sum(note.level == "warning" for outcome in outcomes for note in outcome.notes)
+    if beside:
+        told.append(f"{many(beside, 'warning')} beside, told by the page that --report writes")
     return "\n".join([*lines, "", total, *told]) + "\n"
 
 
