@@ -7,6 +7,7 @@ process down, ends alone.
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -135,8 +136,11 @@ class Node:
         self.limit.start()
 
     def _read(self) -> dict[str, Any] | None:
+        """The next line, or None if the worker has ended; Ray can interrupt between two looks."""
         assert self.process
         assert self.process.stdout
+        while not select.select([self.process.stdout], [], [], 0.2)[0]:
+            pass
         line = self.process.stdout.readline()
         return json.loads(line) if line else None
 

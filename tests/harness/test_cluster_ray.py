@@ -166,6 +166,7 @@ def test_a_cluster_that_goes_away_is_one_line_and_the_next_call_goes_on(
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_no_process(here: Path) -> None:
+    before = within(here)
     path, store = long_sweep(here), here / "results"
     process = driver(here, path, "launch=ray")
     wait_for(lambda: [*store.glob("runs/*/checkpoint-1.pt")], "two checkpoints", 300)
@@ -174,15 +175,15 @@ def test_ctrl_c_leaves_a_checkpoint_and_no_process(here: Path) -> None:
     assert process.returncode == 130
     assert "stopped with 1 runs left" in err
     assert not records(store)
-    wait_for(lambda: not within(here), "the workers to end", 20)
+    wait_for(lambda: within(here) <= before, "the workers to end", 20)
 
 
-def within(folder: Path) -> list[Path]:
+def within(folder: Path) -> set[Path]:
     """Processes whose current folder it is."""
-    found = []
+    found = set()
     for link in Path("/proc").glob("[0-9]*/cwd"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
-            found += [link] if link.readlink() == folder else []
+            found |= {link} if link.readlink() == folder else set()
     return found
 
 
