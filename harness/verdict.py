@@ -97,7 +97,12 @@ def sentence(comparison: Comparison) -> str:
     """The answer in one sentence."""
     if comparison.pending:
         finished = comparison.planned - comparison.pending
-        return f"{finished} of {comparison.planned} runs are there; no verdict before the last."
+        rest = (
+            f"{comparison.command} trains the rest"
+            if not finished
+            else "no verdict before the last"
+        )
+        return f"{finished} of {comparison.planned} runs are there; {rest}."
     if not comparison.done:
         return "No run is done: there is nothing to compare."
     against = f"Against {comparison.baseline} on {comparison.metric}"

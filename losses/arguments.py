@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from torch import Tensor
 
 Entry = TypeVar("Entry")
+LISTED = 20
+"""Names that a message lists."""
 LONGEST = 300
 """Characters of a wrong value that a message shows."""
 
@@ -229,8 +231,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or what there is when nothing is near."""
     options = list(names)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    if not close and len(name) > 2:
+        close = sorted((option for option in options if name in option), key=len)
     if close:
         return f"; did you mean '{close[0]}'?"
     if not options:
         return "; it has none"
-    return f"; there {'is' if len(options) == 1 else 'are'} {', '.join(sorted(options))}"
+    shown, more = sorted(options)[:LISTED], len(options) - LISTED
+    rest = f" and {more} more" if more > 0 else ""
+    return f"; there {'is' if len(options) == 1 else 'are'} {', '.join(shown)}{rest}"

@@ -207,6 +207,12 @@ def test_describe(annotation, words):
 
 def test_nearest():
     assert nearest("gama", ["gamma", "alpha"]) == "; did you mean 'gamma'?"
+    assert (
+        nearest("iou", ["complete_box_iou", "alpha_iou_loss", "x"])
+        == "; did you mean 'alpha_iou_loss'?"
+    )
+    many = nearest("?", [f"name_{i:02}" for i in range(33)])
+    assert many.endswith("name_18, name_19 and 13 more")
     assert nearest("zzz", ["gamma", "alpha"]) == "; there are alpha, gamma"
     assert nearest("zzz", ["gamma"]) == "; there is gamma"
     assert nearest("zzz", []) == "; it has none"
