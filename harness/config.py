@@ -37,6 +37,7 @@ FREE = (
     "checkpoint",
     "keep",
     "deterministic",
+    "accumulate",
 )
 """Keys of the trainer that do not decide the outcome."""
 
@@ -70,6 +71,8 @@ class TrainerConfig:
     Nor `keep`: which weights stay in the run's folder, see :mod:`harness.weights`; auto is both for
     a run that writes checkpoints and none for others. Nor `deterministic`: whether operations that
     need not give the same bits again are used (none), used and noted (warn) or refused (strict).
+    Nor `accumulate`, in how many parts the model sees a batch: the loss is that of the whole batch,
+    whatever it compares, and what a part keeps for its gradient is computed again when needed.
 
     The number of threads does, in the last bits, so it is fixed and not what the machine has.
     Without `test` the test part is left alone, as a tuner's trials do.
@@ -77,6 +80,7 @@ class TrainerConfig:
 
     epochs: Count = 30
     batch_size: Count = 64
+    accumulate: Count = 1
     evaluations: Count = 10
     test: bool = True
     gradient_clip: Positive | None = None

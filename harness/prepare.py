@@ -62,6 +62,7 @@ def prepare(config: RunConfig) -> Prepared:
     task = task_class(
         loaded, model, objective, config.optimizer, batches, settings, teacher, projections
     )
+    task.parts = config.trainer.accumulate
     sources = [source_hash(term.loss)[:16] for term in config.objective.terms.values()]
     fingerprints = {
         **loaded.fingerprints,
@@ -83,6 +84,9 @@ def _check_model(config: RunConfig, model: nn.Module, batches: Batches) -> None:
         raise ValueError(f"{name} normalises colours itself: set data.normalise=false")
     least = min(len(rows) for rows in batches.rows(0))
     normed = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())
+    if trainer.accumulate > 1 and (normed or models.get(name).gives == "boxes"):
+        why = "normalises over the batch" if normed else "is a detector"
+        raise ValueError(f"trainer.accumulate={trainer.accumulate}: {name} {why}, not in parts")
     if least // trainer.devices != 1 or not normed or models.get(name).gives == "boxes":
         return
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from harness.batches import Batches, Draw
 from harness.config import OptimizerConfig
@@ -62,6 +63,8 @@ class Task(LightningModule):
         fields: names of the tensors it has for losses that name their inputs.
         Settings: a dataclass of what a config may say under `task` beside the name.
         evaluation_batch: items per batch while evaluating, fewer if they exceed EVALUATED numbers.
+        parts: in how many the model sees a training batch, see `accumulate` in
+            :class:`harness.config.TrainerConfig`.
     """
 
     kinds: tuple[str, ...] = ()
@@ -93,6 +96,7 @@ class Task(LightningModule):
         self.curve: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}
         self.added = 0
+        self.parts = 1
 
     @classmethod
     def refusal(cls, loss: Loss, kind: str, term: str = "") -> str | None:
@@ -184,7 +188,12 @@ class Task(LightningModule):
         return Batches(part.to(self.device), max(1, size))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        output: Tensor = self.model(inputs)
+        output: Tensor
+        if self.training and torch.is_grad_enabled() and len(inputs) > self.parts > 1:
+            parts = inputs.tensor_split(self.parts)  # what each keeps is computed again when needed
+            output = torch.cat([checkpoint(self.model, one, use_reentrant=False) for one in parts])
+        else:
+            output = self.model(inputs)
         if self.objective.heads > 1 and self.data.outputs > 1:
             output = output.reshape(len(output), self.objective.heads, -1)  # [N, heads, K]
         return output
