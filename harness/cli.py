@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=words, description=words)
         added.add_argument("name", help="a shipped sweep, or the path of a YAML file")
         help_ = "key=value for all arms, seeds=N, store=PATH"
+        help_ += ", launch=slurm or ray" if name == "sweep" else ""
         help_ += "; names of more sweeps, for one page of all" if name == "report" else ""
         added.add_argument("overrides", nargs="*", default=[], help=help_)
         help_ = "exit code 3 if there is any alarm or warning"
