@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from harness.compose import compose
@@ -140,3 +141,17 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = isinstance(value, Mapping) and value
         found |= leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return found
+
+
+def mounted(place: Path, size: int) -> Iterator[Path]:
+    """A file system of so many bytes for the body of a fixture, or the test is skipped."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    try:
+        refused = subprocess.run(mount, capture_output=True, check=False).returncode
+    except FileNotFoundError:
+        refused = 1
+    if refused:
+        pytest.skip("a file system cannot be mounted here: that takes root and mount")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from harness.cli import main
 from harness.store import Store
-from tests.harness.spine import python, records, started, write_sweep
+from tests.harness.spine import mounted, python, records, started, write_sweep
 from tests.harness.test_checkpoint import LONG
 
 SIZE = 2 << 20
@@ -37,17 +36,7 @@ def filling(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small file system of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(place)]
-    try:
-        refused = subprocess.run(mount, capture_output=True, check=False).returncode
-    except FileNotFoundError:
-        refused = 1
-    if refused:
-        pytest.skip("a small file system cannot be mounted here: that takes root and mount")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    yield from mounted(tmp_path / "disk", SIZE)
 
 
 def fill(disk: Path, but: int = 0) -> Path:

@@ -17,7 +17,7 @@ from harness.config import run_id
 from harness.record import VERSION
 from harness.run import run
 from harness.store import Store, StoreError
-from tests.harness.spine import iris, python, records, started, write_sweep
+from tests.harness.spine import iris, mounted, python, records, started, write_sweep
 
 TRAIN = ["train", "task=classification/iris", "loss=cross_entropy", "trainer.epochs=1"]
 Told = Callable[..., tuple[int, str, str]]
@@ -66,17 +66,7 @@ def test_a_store_that_is_a_file(place: str, here: Path, told: Told) -> None:
 @pytest.fixture
 def disk(here: Path) -> Iterator[Path]:
     """A file system of its own, to be made read-only by :func:`remount`."""
-    place = here / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
-    try:
-        refused = subprocess.run(mount, capture_output=True, check=False).returncode
-    except FileNotFoundError:
-        refused = 1
-    if refused:
-        pytest.skip("a file system cannot be mounted here: that takes root and mount")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    yield from mounted(here / "disk", 8 << 20)
 
 
 def remount(disk: Path, how: str) -> None:
