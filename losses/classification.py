@@ -21,21 +21,22 @@ def _torch_cross_entropy(
     logits: Tensor,
     target: Tensor,
     *,
+    reduction: str,
     class_weight: ClassWeight = None,
     smoothing: float = 0.0,
     **_: object,
 ) -> Tensor | None:
     if class_weight is not None or smoothing:
         return None
-    return F.cross_entropy(logits, target, reduction="sum")
+    return F.cross_entropy(logits, target, reduction=reduction)
 
 
 def _torch_bce(
-    logits: Tensor, target: Tensor, *, pos_weight: float | Tensor | None = None
+    logits: Tensor, target: Tensor, *, reduction: str, pos_weight: float | Tensor | None = None
 ) -> Tensor | None:
     if pos_weight is not None:
         return None
-    return F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
+    return F.binary_cross_entropy_with_logits(logits, target, reduction=reduction)
 
 
 @loss(

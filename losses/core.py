@@ -71,6 +71,10 @@ Target = Literal[
 """
 
 
+Ready = tuple[Tensor, Tensor, Tensor | None, dict[str, Any]]
+"""Output, target, which items count, parameters; see :meth:`Loss.ready`."""
+
+
 class Parts(NamedTuple):
     """Unreduced values and what each contributes to the denominator of the mean."""
 
@@ -100,6 +104,7 @@ class Loss:
         sum_classes: the author's values are per element [N, C, ...]; an item is their sum over C.
         region: the author sums over elements himself: he is given `kept`, a mask of the target's
             shape or None where every element counts, and returns values and counts [N, K].
+        sums: such a loss that takes its sums from :mod:`losses.regions`, by kernels if asked for.
         example: for `fields`: from a generator to tensors such as the loss takes, in float64.
         fields: for `fields`: what each input is, `float N T C`, `int N` or `bool N T`; a letter is
             one size wherever it stands, `...` at an end any further axes, the same everywhere.
@@ -122,9 +127,9 @@ class Loss:
             or (values, derivative, counts): the derivative of the sum of values by the output, of
             its shape. Evaluated without a graph, on pieces of a batch, see :mod:`losses.fused`; for
             losses with one value per item that depends on no other item.
-        total: torch's own function for the sum of all values, (output, target, **parameters) to a
-            scalar that every value counts 1 in, or to None where torch has none for these
-            parameters: torch adds up without keeping the values.
+        total: torch's own function for the sum or mean of all values, (output, target, reduction=,
+            **parameters) to a scalar that every value counts 1 in, or to None where torch has none
+            for these parameters: torch adds up without keeping the values.
         detached: which inputs carry no gradient by design, if any; `fields` by their names.
         nonmonotone: why moving towards the target need not lower it, if so.
         opaque: why no graph of `torch.compile` holds it, nor a GPU runs it without waiting, if so.
@@ -139,6 +144,7 @@ class Loss:
     finish: Callable[[Tensor], Tensor] | None = None
     sum_classes: bool = False
     region: bool = False
+    sums: bool = False
     example: Callable[[torch.Generator], tuple[Tensor, ...]] | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, Bounds] = field(default_factory=dict)
@@ -203,7 +209,7 @@ class Loss:
 
     def ready(
         self, inputs: tuple[Tensor, ...], ignore_index: int, parameters: dict[str, Any]
-    ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Any]]:
+    ) -> Ready:
         """Checked, in the types the maths wants: output, target, which items count, parameters."""
         if len(inputs) != 2:
             wanted = " and ".join(self.inputs)
@@ -211,10 +217,10 @@ class Loss:
         output, target = inputs
         check_shapes(self, output, target)
         output = upcast(output)
-        kept = kept_items(self, target, ignore_index)
+        kept, extremes = kept_items(self, target, ignore_index)
         if kept is not None:
             target = torch.where(kept, target, 0)
-        target = as_declared(self, output, target, kept)
+        target = as_declared(self, output, target, kept, extremes)
         parameters = {k: fitted(self, k, v, output) for k, v in parameters.items()}
         check_own(self, output, target, parameters)
         return output, target, kept, parameters
@@ -250,13 +256,32 @@ class Loss:
         if self.total is None and self.derivative is None:
             return _fraction(self.parts(*inputs, **parameters))
         ignored = parameters.pop("ignore_index", IGNORE_INDEX)
-        output, target, kept, given = self.ready(inputs, ignored, parameters)
+        return self._undivided(self.ready(inputs, ignored, parameters))
+
+    def mean(self, *inputs: Tensor, **parameters: Any) -> Tensor:
+        """That of all values, 0 where nothing was counted."""
+        ignored = parameters.pop("ignore_index", IGNORE_INDEX)
+        ready = self.ready(inputs, ignored, parameters)
+        mean = None if self.sum_classes else self._by_torch("mean", ready)
+        if mean is None or not ready[0].numel():
+            return self.divide(self._undivided(ready))
+        return self.finish(mean) if self.finish else mean
+
+    def _by_torch(self, reduction: Reduction, ready: Ready) -> Tensor | None:
+        output, target, kept, given = ready
+        if self.total is None or kept is not None:
+            return None
         with autocast_off(output):
-            if self.total is not None and kept is None:
-                total = self.total(output, as_numbers(self, target, output), **given)
-                if total is not None:
-                    return Fraction(total, total.new_full((), self._values_of(output, target)))
-            if fused.applies(self, inputs, parameters):
+            numbers = as_numbers(self, target, output)
+            return self.total(output, numbers, reduction=reduction, **given)
+
+    def _undivided(self, ready: Ready) -> Fraction:
+        output, target, kept, given = ready
+        total = self._by_torch("sum", ready)
+        if total is not None:
+            return Fraction(total, total.new_full((), self._values_of(output, target)))
+        if fused.applies(self, (output, target), given):
+            with autocast_off(output):
                 return Fraction(*fused.fraction(self, output, target, kept, given))
         return _fraction(self.plain(output, target, kept, given))
 
@@ -361,8 +386,9 @@ def reduce(
     if reduction == "none":
         return entry.parts(*inputs, **parameters).values
     if entry.total is not None or fused.applies(entry, inputs, parameters):
-        fraction = entry.fraction(*inputs, **parameters)
-        return fraction.numerator if reduction == "sum" else entry.divide(fraction)
+        if reduction == "mean":
+            return entry.mean(*inputs, **parameters)
+        return entry.fraction(*inputs, **parameters).numerator
     parts = entry.parts(*inputs, **parameters)
     if reduction == "sum":
         return parts.values.sum()

@@ -6,14 +6,16 @@ by piece, value and derivative together, with one buffer of the output's size an
 Transforms of functions (`torch.func`, `torch.compile`) and second derivatives use the plain one.
 
 Who asks for it (`losses.build(..., compiled=True)`) has the pieces replaced by one kernel that
-torch's compiler makes of the derivative, which keeps values in registers.
+torch's compiler makes of the derivative, which keeps values in registers. Losses of regions have
+pieces and kernels of their own, see :mod:`losses.regions`.
 """
 
 import contextlib
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,6 +43,11 @@ def compiling() -> Iterator[None]:
         yield
     finally:
         _COMPILING.reset(before)
+
+
+def compiles(output: Tensor) -> bool:
+    """Whether that was asked for, and pays."""
+    return _COMPILING.get() and output.numel() >= FEW
 
 
 def applies(entry: "Loss", inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> bool:
@@ -176,9 +183,17 @@ def _kernel(name: str, numbers: tuple[tuple[str, Any], ...]) -> Any:
         number = values.new_full((), many) if counts is None else counts.sum()
         return values.sum(), number, derivative * (1 / many), many
 
-    # The compiler counts a code object's variants and stops at some: each kernel has its own.
-    sums.__code__ = sums.__code__.replace(co_name=name)
-    return torch.compile(sums)
+    return kernel(sums, name)
+
+
+def kernel(function: Callable[..., Any], name: str) -> Any:
+    """Compiled. The compiler counts a code object's variants and stops at some: each has its own.
+
+    The function must be fresh, and the name no other's.
+    """
+    assert isinstance(function, FunctionType)
+    function.__code__ = function.__code__.replace(co_name=name)
+    return torch.compile(function)
 
 
 def _piece(
@@ -204,7 +219,7 @@ def _pieces(
     tensors = (output, target, *others)
     most = PIECE.get(output.device.type, WHOLE)
     if entry.target in ("binary", "real") and entry.heads == 1 and not whole:
-        yield from _split(tuple(t if t is None else t.reshape(-1) for t in tensors), most, 0)
+        yield from split(tuple(t if t is None else t.reshape(-1) for t in tensors), most, 0)
         return
     classes, size = output.shape[1], math.prod(output.shape[1:])
     if output.ndim > 3:  # [N, C, L] and [N, L]
@@ -214,18 +229,22 @@ def _pieces(
     if entry.target == "boxes":
         most *= 3  # tiny operations, of which the number counts
     elif entry.target in ("index", "index or probabilities", "probabilities"):
-        most *= 4  # few buffers beside one of the softmax
+        most *= 8  # few buffers beside one of the softmax
     if size <= most or output.ndim < 3:
-        yield from _split(tensors, max(1, most // size), 0)
+        yield from split(tensors, max(1, most // size), 0)
         return
-    for item in _split(tensors, 1, 0):
-        yield from _split(item, max(1, most // classes), -1)
+    for item in split(tensors, 1, 0):
+        yield from split(item, max(1, most // classes), -1)
 
 
-def _split(
+def split(
     tensors: tuple[Tensor | None, ...], size: int, axis: int
 ) -> Iterator[tuple[Tensor | None, ...]]:
+    """The same part of every tensor, of at most that size along the axis."""
     length = next(t.shape[axis] for t in tensors if t is not None)
-    for start in range(0, length, size):
-        width = min(size, length - start)
-        yield tuple(t if t is None else t.narrow(axis, start, width) for t in tensors)
+    if length <= size:
+        yield from [tensors][:length]
+        return
+    parts = -(-length // size)
+    each = ([None] * parts if t is None else torch.split(t, size, axis) for t in tensors)
+    yield from zip(*each, strict=True)

@@ -115,10 +115,16 @@ def upcast(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def as_declared(entry: "Loss", output: Tensor, target: Tensor, kept: Tensor | None) -> Tensor:
+def as_declared(
+    entry: "Loss",
+    output: Tensor,
+    target: Tensor,
+    kept: Tensor | None,
+    extremes: tuple[float, float] | None = None,
+) -> Tensor:
     """Target in the encoding the author's function expects; values are checked.
 
-    Its dtype is left to :func:`as_numbers`.
+    Its dtype is left to :func:`as_numbers`. `extremes` are the target's, where they are known.
     """
     if entry.output_within:
         counted = output if kept is None else torch.where(over_classes(kept, output), output, 0)
@@ -130,7 +136,7 @@ def as_declared(entry: "Loss", output: Tensor, target: Tensor, kept: Tensor | No
             _check_range(entry, target, entry.within, f"targets {entry.within}")
         return target
     if entry.target == "binary":
-        _check_range(entry, target, Bounds(0, 1), "targets in [0, 1]")
+        _check_range(entry, target, Bounds(0, 1), "targets in [0, 1]", extremes)
         return target
     if entry.target == "place":
         last = output.shape[1] - 1
@@ -143,7 +149,8 @@ def as_declared(entry: "Loss", output: Tensor, target: Tensor, kept: Tensor | No
             _check_range(entry, sums, Bounds(0.99, 1.01), "probabilities that sum to 1 over C")
         return target
     classes = output.shape[1] + (entry.target == "ordinal")
-    _check_range(entry, target, Bounds(0, classes - 1), f"class indices below {classes}")
+    within, what = Bounds(0, classes - 1), f"class indices below {classes}"
+    _check_range(entry, target, within, what, extremes)
     target = target.long()
     if entry.target == "probabilities":
         return F.one_hot(target, classes).movedim(-1, 1).to(output.dtype)
@@ -198,11 +205,19 @@ def check_counts(path: str, counts: Any) -> None:
         raise ValueError(f"{path} must be finite, >= 0, and above 0 somewhere, got {counts!r}")
 
 
-def _check_range(entry: "Loss", tensor: Tensor, bounds: Bounds, what: str) -> None:
+def _check_range(
+    entry: "Loss",
+    tensor: Tensor,
+    bounds: Bounds,
+    what: str,
+    extremes: tuple[float, float] | None = None,
+) -> None:
     """Raise if a value lies outside, where values can be read."""
     if tensor.numel() == 0 or not _readable(tensor):
         return
-    smallest, largest = _extremes(tensor) if bounds.low > -math.inf else _highest(tensor)
+    if extremes is None:
+        extremes = _extremes(tensor) if bounds.low > -math.inf else _highest(tensor)
+    smallest, largest = extremes
     if smallest not in bounds or largest not in bounds:
         raise ValueError(
             f"{entry.name} needs {what}, got values from {smallest:g} to {largest:g} "
@@ -226,19 +241,21 @@ def _readable(tensor: Tensor) -> bool:
     return plain and torch._C._functorch.maybe_get_level(tensor) == -1
 
 
-def kept_items(entry: "Loss", target: Tensor, ignore_index: int) -> Tensor | None:
-    """Which items count, or None where all do."""
+def kept_items(
+    entry: "Loss", target: Tensor, ignore_index: int
+) -> tuple[Tensor | None, tuple[float, float] | None]:
+    """Which items count, or None where all do; and the extremes if all do and one had to look."""
     if entry.target not in IGNORING or target.is_floating_point():
-        return None
+        return None, None
     if _readable(target) and target.numel():
-        smallest, largest = _extremes(target)
-        if not smallest <= ignore_index <= largest:
-            return None
+        extremes = _extremes(target)
+        if not extremes[0] <= ignore_index <= extremes[1]:
+            return None, extremes
     if target.dtype is not torch.bool:  # a bool becomes int64, a uint8 would wrap -100 to 156
         held = torch.iinfo(target.dtype)
         if not held.min <= ignore_index <= held.max:
-            return None
-    return target != ignore_index
+            return None, None
+    return target != ignore_index, None
 
 
 def over_classes(kept: Tensor, output: Tensor) -> Tensor:

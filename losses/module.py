@@ -81,8 +81,9 @@ def build(
 
     With `compiled` a loss whose derivative is known by hand is evaluated, from some 16,000 scores
     on, by one kernel that torch's compiler makes at the first call, in seconds, with the C++
-    compiler that it needs on a CPU. That pays where a loss does much arithmetic for each score
-    (focal, asymmetric); scripts/bench_losses has the figures.
+    compiler that it needs on a CPU; the sums of a loss of regions and their gradient by one each.
+    That pays where a loss does much arithmetic for each score (focal, asymmetric) and for losses of
+    regions; scripts/bench_losses has the figures.
 
     Raises:
         ValueError: unknown loss or parameter, wrong type, a value out of bounds, or `compiled` for
@@ -90,8 +91,8 @@ def build(
     """
     entry = get(name)
     convert("compiled", bool, compiled)
-    if compiled and entry.derivative is None:
-        known = ", ".join(each for each in names() if get(each).derivative)
+    if compiled and not (entry.derivative or entry.sums):
+        known = ", ".join(each for each in names() if get(each).derivative or get(each).sums)
         raise ValueError(f"{name} has no derivative by hand to compile; these have: {known}")
     check_reduction(entry, reduction)
     settings = {key: value for key, value in parameters.items() if key not in entry.sizes}

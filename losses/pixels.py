@@ -19,7 +19,13 @@ from losses.safe import power, ratio
 LONG = 1 << 15  # from here on torch sorts a row of integers in linear time, on a CPU
 
 
-@loss("balanced_bce", target="binary", source="Xie & Tu 2015, arXiv:1504.06375", region=True)
+@loss(
+    "balanced_bce",
+    target="binary",
+    source="Xie & Tu 2015, arXiv:1504.06375",
+    region=True,
+    sums=True,
+)
 def balanced_bce(logits: Tensor, target: Tensor, *, kept: Tensor | None) -> Parts:
     r"""Binary cross-entropy that balances each mask with its background,
     :math:`-\beta \sum y \log p - (1 - \beta) \sum (1 - y) \log(1 - p)`.
@@ -38,7 +44,13 @@ def balanced_bce(logits: Tensor, target: Tensor, *, kept: Tensor | None) -> Part
     return Parts(values, elements)
 
 
-@loss("combo", target="binary", source="Taghanaki et al. 2018, arXiv:1805.02798", region=True)
+@loss(
+    "combo",
+    target="binary",
+    source="Taghanaki et al. 2018, arXiv:1805.02798",
+    region=True,
+    sums=True,
+)
 def combo(
     logits: Tensor,
     target: Tensor,
@@ -172,6 +184,7 @@ def _unified(
     target="binary",
     source="Jadon 2020, arXiv:2006.14822",
     region=True,
+    sums=True,
     saturating=SIGMOID,
 )
 def sensitivity_specificity(
@@ -200,6 +213,7 @@ def sensitivity_specificity(
     source="Brosch et al. 2015, Deep convolutional encoder networks for multiple sclerosis lesion "
     "segmentation",
     region=True,
+    sums=True,
     saturating=SIGMOID,
 )
 def squared_sensitivity_specificity(

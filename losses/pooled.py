@@ -28,6 +28,7 @@ from losses.safe import ratio
     target="index",
     source="Isensee et al. 2021, nnU-Net",
     region=True,
+    sums=True,
     additive=False,
     saturating=SOFTMAX,
 )
@@ -59,6 +60,7 @@ def batch_dice(
     target="binary",
     source="Isensee et al. 2021, nnU-Net",
     region=True,
+    sums=True,
     additive=False,
     saturating=SIGMOID,
 )

@@ -1,8 +1,7 @@
 """What the losses of regions share: one pass of sums per item and class, and who counts."""
 
 import functools
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -38,7 +37,7 @@ def class_sums(
     squared: bool = False,
     include_background: bool = True,
 ) -> Sums:
-    """One softmax over C and the sums of every class, without one-hot rows.
+    """One softmax over C and the sums of every class, never with one-hot rows of a whole batch.
 
     Args:
         logits: [N, C, ...].
@@ -71,13 +70,15 @@ def flat(tensor: Tensor, axis: int) -> Tensor:
 
 
 class _Kind(NamedTuple):
-    """What differs between classes and a mask; p and logits are [N, C, L], the target y [N, L].
+    """What differs between classes and masks; p and logits are [N, C, L], the target [N, L].
 
-    The last two sums, the true elements and all, have no gradient.
+    The last sum, that of the true elements, has no gradient.
     """
 
     activation: Callable[..., Tensor]
-    sums: Callable[..., tuple[Tensor, ...]]  # of p, logits, y, kept, squared
+    sums: Callable[..., tuple[Tensor, ...]]  # of p, logits, target, kept, squared
+    rows: Callable[..., Tensor]  # of p, target, kept: the target [N, C, L], for what follows
+    sums_: Callable[..., tuple[Tensor, ...]]  # of p, logits, rows, kept, squared
     back_: Callable[..., None]  # p becomes the gradient of the logits
 
 
@@ -86,10 +87,14 @@ def _sums(
 ) -> tuple[Tensor, ...]:
     """By hand where that may be: piece by piece, with one buffer of the size of the logits."""
     target, kept = flat(target, 1), None if kept is None else flat(kept, 1)
+    if kept is None:
+        elements = logits.new_full((len(logits), 1), logits.shape[-1])
+    else:
+        elements = kept.sum(1, keepdim=True).to(logits.dtype)
     if logits.numel() and fused.by_hand(logits, target, kept):
-        sums: tuple[Tensor, ...] = _ByHand.apply(kind, logits, target, kept, squared)
-        return sums
-    return kind.sums(_probabilities(kind, logits, kept), logits, target, kept, squared)
+        return *_ByHand.apply(kind, logits, target, kept, squared), elements
+    p = _probabilities(kind, logits, kept)
+    return *kind.sums(p, logits, target, kept, squared), elements
 
 
 def _probabilities(
@@ -106,7 +111,7 @@ def _of_classes(
     p_true = p.gather(1, index.unsqueeze(1)).squeeze(1)
     ones = torch.ones_like(p_true) if kept is None else kept.to(p.dtype)
     both, true = _by_class(index, p.shape[1], p_true, ones)
-    return both, (p.square() if squared else p).sum(-1), true, true.sum(1, keepdim=True)
+    return both, (p.square() if squared else p).sum(-1), true
 
 
 def _by_class(index: Tensor, classes: int, *numbers: Tensor) -> list[Tensor]:
@@ -119,45 +124,81 @@ def _by_class(index: Tensor, classes: int, *numbers: Tensor) -> list[Tensor]:
     return [rows.view(items, classes, lanes).sum(-1) for rows in sums]
 
 
-def _of_mask(
-    p: Tensor, _: Tensor, y: Tensor, kept: Tensor | None, squared: bool
+def _one_hot(p: Tensor, index: Tensor, kept: Tensor | None) -> Tensor:
+    """1 at the true class, of a piece: in the cache it is faster than adding by index."""
+    number = index.to(p.dtype).unsqueeze(1)
+    if kept is not None:
+        number.masked_fill_(~kept.unsqueeze(1), -1)
+    classes = torch.arange(p.shape[1], dtype=p.dtype, device=p.device).unsqueeze(1)
+    if torch.compiler.is_compiling():  # never made
+        return (number == classes).to(p.dtype)
+    return torch.eq(number, classes, out=torch.empty_like(p))
+
+
+def _added(rows: Tensor) -> Tensor:
+    """Sums over the last axis; the compiler would add all of a long row to one number."""
+    if not torch.compiler.is_compiling():
+        return rows.sum(-1)
+    whole = F.pad(rows, (0, -rows.shape[-1] % RUN))
+    return whole.view(*whole.shape[:-1], RUN, -1).sum(-1).sum(-1)
+
+
+def _of_one_hot_(
+    p: Tensor, _: Tensor, hot: Tensor, _kept: Tensor | None, squared: bool
 ) -> tuple[Tensor, ...]:
-    p = p.squeeze(1)
+    predicted, true = _added(p.square() if squared else p), _added(hot)
+    return _added(hot.mul_(p)), predicted, true
+
+
+def _one_row(p: Tensor, y: Tensor, _: Tensor | None) -> Tensor:
+    return y.unsqueeze(1).to(p.dtype)
+
+
+def _of_row(
+    p: Tensor, _: Tensor, y: Tensor, _kept: Tensor | None, squared: bool
+) -> tuple[Tensor, ...]:
     rows = (p * y, p.square() if squared else p, y.square() if squared else y)
-    both, predicted, true = (row.sum(1, keepdim=True) for row in rows)  # y is 0 if it is not kept
-    elements = torch.full_like(true, y.shape[1]) if kept is None else kept.sum(1, keepdim=True)
-    return both, predicted, true, elements.to(p.dtype)
+    both, predicted, true = map(_added, rows)  # y is 0 if it is not kept
+    return both, predicted, true
+
+
+def _of_mask(
+    p: Tensor, logits: Tensor, y: Tensor, kept: Tensor | None, squared: bool
+) -> tuple[Tensor, ...]:
+    return _of_row(p, logits, _one_row(p, y, kept), kept, squared)
+
+
+def _costs_of_row(
+    p: Tensor, logits: Tensor, y: Tensor, kept: Tensor | None, squared: bool
+) -> tuple[Tensor, ...]:
+    rest = (1 if kept is None else kept.unsqueeze(1).to(y.dtype)) - y
+    inside, outside = y * F.logsigmoid(logits), rest * F.logsigmoid(-logits)
+    return -_added(inside), -_added(outside), *_of_row(p, logits, y, kept, squared)
 
 
 def _of_costs(
     p: Tensor, logits: Tensor, y: Tensor, kept: Tensor | None, squared: bool
 ) -> tuple[Tensor, ...]:
-    x, rest = logits.squeeze(1), (1 if kept is None else kept.to(y.dtype)) - y
-    inside, outside = y * F.logsigmoid(x), rest * F.logsigmoid(-x)
-    costs = (-row.sum(1, keepdim=True) for row in (inside, outside))
-    return *costs, *_of_mask(p, logits, y, kept, squared)
+    return _costs_of_row(p, logits, _one_row(p, y, kept), kept, squared)
 
 
 def _back_to_classes_(
-    p: Tensor, index: Tensor, squared: bool, by_both: Tensor, by_predicted: Tensor
+    p: Tensor, hot: Tensor, squared: bool, by_both: Tensor, by_predicted: Tensor
 ) -> None:
     r"""With the slope :math:`g_c` by each p, :math:`p_c (g_c - \sum_k p_k g_k)`."""
-    at, slope = index.unsqueeze(1), by_predicted.unsqueeze(-1)
-    if squared:
-        slope = 2 * slope * p
-    of_true = p.gather(1, at).mul_(by_both.gather(1, index).unsqueeze(1))
-    mean = (p * slope).sum(1, keepdim=True).add_(of_true)
-    p.mul_(slope - mean).scatter_add_(1, at, of_true)
+    slope = hot.mul_(by_both).add_(2 * p * by_predicted if squared else by_predicted)
+    if torch.compiler.is_compiling():  # fewer buffers
+        p.mul_(slope - (p * slope).sum(1, keepdim=True))
+        return
+    # not into p at once, whose rows may lie apart
+    p.copy_(torch.ops.aten._softmax_backward_data.out(slope, p, 1, p.dtype, grad_input=slope))
 
 
 def _back_to_mask_(
     p: Tensor, y: Tensor, squared: bool, by_both: Tensor, by_predicted: Tensor
 ) -> None:
     r"""With the slope g by each p, :math:`p (1 - p) g`."""
-    slope = by_predicted.unsqueeze(-1)
-    if squared:
-        slope = 2 * slope * p
-    slope = (y.unsqueeze(1) * by_both.unsqueeze(-1)).add_(slope)
+    slope = (y * by_both).add_(2 * p * by_predicted if squared else by_predicted)
     torch.ops.aten.sigmoid_backward.grad_input(slope, p, grad_input=p)
 
 
@@ -171,14 +212,15 @@ def _back_to_costs_(
     by_predicted: Tensor,
 ) -> None:
     r"""With those by the costs, i and o, :math:`(1 - p) (p g - y i) + p (1 - y) o`."""
-    p, rest = p.squeeze(1), 1 - p.squeeze(1)
+    rest = 1 - p
     slope = (y * by_both).add_(by_predicted).mul_(p).addcmul_(y, by_inside, value=-1)
     p.mul_(1 - y).mul_(by_outside).addcmul_(slope, rest)
 
 
-_CLASSES = _Kind(functools.partial(torch.softmax, dim=1), _of_classes, _back_to_classes_)
-_MASK = _Kind(torch.sigmoid, _of_mask, _back_to_mask_)
-_COSTS = _Kind(torch.sigmoid, _of_costs, _back_to_costs_)
+_SOFTMAX = functools.partial(torch.softmax, dim=1)
+_CLASSES = _Kind(_SOFTMAX, _of_classes, _one_hot, _of_one_hot_, _back_to_classes_)
+_MASK = _Kind(torch.sigmoid, _of_mask, _one_row, _of_row, _back_to_mask_)
+_COSTS = _Kind(torch.sigmoid, _of_costs, _one_row, _costs_of_row, _back_to_costs_)
 
 
 class _ByHand(torch.autograd.Function):
@@ -188,29 +230,35 @@ class _ByHand(torch.autograd.Function):
     def forward(
         ctx: Any, kind: _Kind, logits: Tensor, y: Tensor, kept: Tensor | None, squared: bool
     ) -> tuple[Tensor, ...]:
-        ctx.kind, ctx.squared = kind, squared
+        ctx.kind, ctx.squared, ctx.compiled = kind, squared, fused.compiles(logits)
         ctx.save_for_backward(logits, y, kept)
-        ctx.p, sums = _evaluate(kind, logits, y, kept, squared)
-        ctx.mark_non_differentiable(*sums[-2:])
+        ctx.p = None
+        if ctx.compiled:
+            sums: tuple[Tensor, ...] = _kernel(_of_piece, kind, squared)(logits.detach(), y, kept)
+        else:
+            ctx.p, sums = _evaluate(kind, logits, y, kept, squared)
+        ctx.mark_non_differentiable(sums[-1])
         return sums
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        kind, (logits, y, kept) = ctx.kind, ctx.saved_tensors
+        kind, (logits, y, kept), slopes = ctx.kind, ctx.saved_tensors, slopes[:-1]
         again = torch.is_grad_enabled()  # somebody will differentiate the gradient
         if again or torch._C._functorch.is_legacy_batchedtensor(slopes[0]):
             with torch.enable_grad():
                 p = _probabilities(kind, logits, kept)
-                sums = kind.sums(p, logits, y, kept, ctx.squared)[:-2]
-            (gradient,) = torch.autograd.grad(sums, logits, slopes[:-2], create_graph=again)
+                sums = kind.sums(p, logits, y, kept, ctx.squared)[:-1]
+            (gradient,) = torch.autograd.grad(sums, logits, slopes, create_graph=again)
+            return None, gradient, None, None, None
+        if ctx.compiled:
+            gradient = _kernel(_gradient, kind, ctx.squared)(logits.detach(), y, kept, slopes)
             return None, gradient, None, None, None
         p, ctx.p = ctx.p, None
         if p is None:  # the graph was retained, and the buffer given away
             p, _ = _evaluate(kind, logits, y, kept, ctx.squared)
-        groups, runs = _pieces(p)
-        for items, part in itertools.product(groups, runs):
-            own = (slope[items] for slope in slopes[:-2])
-            kind.back_(p[items, :, part], y[items, part], ctx.squared, *own)
+        over = (slope.unsqueeze(-1).expand_as(p) for slope in slopes)
+        for piece, part, mask, *own in _pieces(p, y, kept, *over):
+            kind.back_(piece, kind.rows(piece, part, mask), ctx.squared, *own)
         return None, p, None, None, None
 
 
@@ -219,26 +267,54 @@ def _evaluate(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Probabilities [N, C, L] in one buffer, and the sums."""
     p = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    groups, runs = _pieces(p)
-    rows = []
-    for items in groups:
-        sums = []
-        for part in runs:
-            mask = None if kept is None else kept[items, part]
-            x = logits[items, :, part]
-            piece = _probabilities(kind, x, mask, p[items, :, part])
-            sums.append(kind.sums(piece, x, y[items, part], mask, squared))
-        rows.append([torch.stack(pieces).sum(0) for pieces in zip(*sums, strict=True)])
-    return p, tuple(torch.cat(groups) for groups in zip(*rows, strict=True))
+    sums = [_of_piece(kind, squared, *piece) for piece in _pieces(logits, y, kept, p)]
+    # a piece has several items, or an item several pieces
+    rows = (torch.cat(pieces).view(len(p), -1, p.shape[1]) for pieces in zip(*sums, strict=True))
+    return p, tuple(row.sum(1) for row in rows)
 
 
-def _pieces(p: Tensor) -> tuple[list[slice], list[slice]]:
-    """Groups of items and runs of elements, of which any two fit the cache."""
-    items, classes, length = p.shape
+def _of_piece(
+    kind: _Kind,
+    squared: bool,
+    logits: Tensor,
+    y: Tensor,
+    kept: Tensor | None,
+    into: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    p = _probabilities(kind, logits, kept, into)
+    return kind.sums_(p, logits, kind.rows(p, y, kept), kept, squared)
+
+
+def _gradient(
+    kind: _Kind,
+    squared: bool,
+    logits: Tensor,
+    y: Tensor,
+    kept: Tensor | None,
+    slopes: tuple[Tensor, ...],
+) -> Tensor:
+    p = _probabilities(kind, logits, kept)
+    kind.back_(p, kind.rows(p, y, kept), squared, *(slope.unsqueeze(-1) for slope in slopes))
+    return p
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel(function: Callable[..., Any], kind: _Kind, squared: bool) -> Any:
+    """One of the compiler's, of the whole batch and without the buffer of probabilities."""
+
+    def kernel(*tensors: Any) -> Any:
+        return function(kind, squared, *tensors)
+
+    return fused.kernel(kernel, f"{function.__name__}_{kind.sums_.__name__}_{squared}")
+
+
+def _pieces(p: Tensor, *others: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """The same part of every tensor: some items, or some elements of one."""
+    _, classes, length = p.shape
     most = PIECES * fused.PIECE.get(p.device.type, fused.WHOLE)
     few, short = max(1, most // (classes * length)), max(1, most // classes)
-    groups = [slice(i, i + few) for i in range(0, items, few)]
-    return groups, [slice(i, i + short) for i in range(0, length, short)]
+    for items in fused.split((p, *others), few, 0):
+        yield from fused.split(items, short, -1)
 
 
 def tversky_error(sums: Sums, fp_weight: float, fn_weight: float, smooth: float) -> Tensor:
@@ -249,8 +325,9 @@ def tversky_error(sums: Sums, fp_weight: float, fn_weight: float, smooth: float)
 
 def counted(values: Tensor, sums: Sums, absent: Absent = "smooth") -> Parts:
     """Values [N, K] of the classes that count; an item without elements has none."""
-    there = (sums.true > 0) | (sums.elements == 0)
+    counts = sums.elements > 0
     if absent == "one":
-        values = torch.where(there, values, 1)
-    counts = (sums.elements > 0) & (there | (absent != "skip"))
+        values = torch.where(sums.true > 0, values, 1)
+    if absent == "skip":
+        counts = counts & (sums.true > 0)
     return Parts(torch.where(counts, values, 0), counts.expand_as(values).to(values.dtype))

@@ -4,7 +4,6 @@ Targets of any shape work, elementwise: [N] for one value per item, [N, K] for K
 formulas f is the prediction, y the target and r = f - y.
 """
 
-import functools
 import math
 from typing import Annotated
 
@@ -26,14 +25,11 @@ def _root(mean: Tensor) -> Tensor:
     return torch.where(positive, mean, 1).sqrt() * positive
 
 
-SQUARES = functools.partial(F.mse_loss, reduction="sum")
-
-
 @loss(
     "mse",
     target="real",
     source="Gauss 1809, Theoria motus corporum coelestium",
-    total=SQUARES,
+    total=F.mse_loss,
 )
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
     r"""Squared error: :math:`(f - y)^2`; its optimum is the mean.
@@ -66,7 +62,7 @@ def mae(prediction: Tensor, target: Tensor) -> Tensor:
     target="real",
     source="Hyndman & Koehler 2006, section 2.1",
     finish=_root,
-    total=SQUARES,
+    total=F.mse_loss,
 )
 def rmse(prediction: Tensor, target: Tensor) -> Tensor:
     r"""Root of the mean squared error: :math:`\sqrt{\frac1n \sum_i (f_i - y_i)^2}`.
@@ -119,7 +115,7 @@ def _log1p(x: Tensor, floor: float) -> Tensor:
     "huber",
     target="real",
     source="Huber 1964, Robust estimation of a location parameter",
-    total=functools.partial(F.huber_loss, reduction="sum"),
+    total=F.huber_loss,
 )
 def huber(prediction: Tensor, target: Tensor, *, delta: Positive = 1.0) -> Tensor:
     r"""Squared near 0, absolute far out:
@@ -137,7 +133,7 @@ def huber(prediction: Tensor, target: Tensor, *, delta: Positive = 1.0) -> Tenso
     "smooth_l1",
     target="real",
     source="Girshick 2015, arXiv:1504.08083, eq. 3",
-    total=functools.partial(F.smooth_l1_loss, reduction="sum"),
+    total=F.smooth_l1_loss,
 )
 def smooth_l1(prediction: Tensor, target: Tensor, *, beta: NonNegative = 1.0) -> Tensor:
     r"""Huber loss over its threshold, so that the slope far out is 1:

@@ -35,6 +35,7 @@ from losses.safe import power, ratio
     target="index",
     source="Milletari et al. 2016, arXiv:1606.04797 (squared denominators)",
     region=True,
+    sums=True,
     saturating=SOFTMAX,
 )
 def dice(
@@ -69,6 +70,7 @@ def dice(
     target="binary",
     source="Milletari et al. 2016, arXiv:1606.04797 (squared denominators)",
     region=True,
+    sums=True,
     saturating=SIGMOID,
 )
 def binary_dice(
@@ -100,6 +102,7 @@ def binary_dice(
     target="index",
     source="Rahman & Wang 2016, Optimizing intersection-over-union in deep neural networks",
     region=True,
+    sums=True,
     saturating=SOFTMAX,
 )
 def jaccard(
@@ -131,6 +134,7 @@ def jaccard(
     target="binary",
     source="Rahman & Wang 2016, Optimizing intersection-over-union in deep neural networks",
     region=True,
+    sums=True,
     saturating=SIGMOID,
 )
 def binary_jaccard(
@@ -158,6 +162,7 @@ def binary_jaccard(
     target="index",
     source="Salehi et al. 2017, arXiv:1706.05721",
     region=True,
+    sums=True,
     saturating=SOFTMAX,
 )
 def tversky(
@@ -194,6 +199,7 @@ def tversky(
     target="binary",
     source="Salehi et al. 2017, arXiv:1706.05721",
     region=True,
+    sums=True,
     saturating=SIGMOID,
 )
 def binary_tversky(
@@ -225,6 +231,7 @@ def binary_tversky(
     target="index",
     source="Abraham & Khan 2018, arXiv:1810.07842",
     region=True,
+    sums=True,
     saturating=SOFTMAX,
 )
 def focal_tversky(
@@ -265,6 +272,7 @@ def focal_tversky(
     target="binary",
     source="Abraham & Khan 2018, arXiv:1810.07842",
     region=True,
+    sums=True,
     saturating=SIGMOID,
 )
 def binary_focal_tversky(
@@ -300,6 +308,7 @@ def binary_focal_tversky(
     target="index",
     source="Jadon 2020, arXiv:2006.14822",
     region=True,
+    sums=True,
     saturating=SOFTMAX,
 )
 def log_cosh_dice(
@@ -332,6 +341,7 @@ def log_cosh_dice(
     target="index",
     source="Sudre et al. 2017, arXiv:1707.03237",
     region=True,
+    sums=True,
     saturating=SOFTMAX,
 )
 def generalised_dice(

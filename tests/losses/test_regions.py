@@ -1,12 +1,13 @@
 """Sums of regions by hand against autograd through the plain formula."""
 
+import contextlib
 import itertools
 
 import pytest
 import torch
 
 import losses
-from losses import fused
+from losses import fused, regions
 from losses.regions import class_sums, cost_sums, mask_sums
 
 SHAPES = [(), (7,), (4, 5), (2, 3, 4)]
@@ -89,6 +90,39 @@ def test_sums_and_gradients_are_those_of_the_plain_formula(kind, shape, plain, m
             )
 
 
+@pytest.mark.parametrize(
+    ("kind", "squared"),
+    [(class_sums, False), (class_sums, True), (mask_sums, True), (cost_sums, False)],
+)
+def test_kernels_of_the_compiler_are_the_plain_formula(kind, squared, plain):
+    """Rows of 20 numbers, and of 300 with some ignored: longer than the runs they are added in."""
+    for shape, ignored in (((4, 5), False), ((300,), True)):
+        x, y, half = batch(kind, shape)
+
+        def sums(x=x, y=y, kept=half if ignored else None):
+            return in_a_row(kind)(x, y, kept, squared=squared)
+
+        with fused.compiling():
+            ours = sums()
+        assert "ByHand" in repr([ours[0].grad_fn, ours[0].grad_fn.next_functions])
+        expected = plain(sums)
+        for one, other in zip(ours, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(gradient(ours, x), gradient(expected, x), rtol=1e-11, atol=1e-13)
+
+
+def test_a_module_of_kernels_makes_them(monkeypatch):
+    made = []
+    monkeypatch.setattr(fused, "kernel", lambda function, name: made.append(name) or function)
+    regions._kernel.cache_clear()
+    x, y, _ = batch(class_sums, (4, 5))
+    plain, module = losses.build("dice"), losses.build("dice", compiled=True)
+    (expected,), (ours,) = (torch.autograd.grad(loss(x, y), x) for loss in (plain, module))
+    regions._kernel.cache_clear()
+    assert made == ["_of_piece__of_one_hot__False", "_gradient__of_one_hot__False"]
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", [3.0, 60.0, 1e4])
 def test_float32_gradients_keep_their_digits(kind, scale, plain):
@@ -161,11 +195,13 @@ def test_no_elements_no_items():
         assert torch.autograd.grad(sums.predicted.sum(), x)[0].shape == shape
 
 
-def test_counts_of_512_x_512_ones_are_exact_and_sums_right_in_float32():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_counts_of_512_x_512_ones_are_exact_and_sums_right_in_float32(compiled):
     """As many ones, at p = 1/3 for three equal logits: 262144 / 3 within rounding."""
     x = torch.zeros(1, 3, 512, 512, requires_grad=True)
     y = torch.ones(1, 512, 512, dtype=torch.long)
-    of_classes, of_mask = class_sums(x, y, None), mask_sums(x[:, 0], y.float(), None)
+    with fused.compiling() if compiled else contextlib.nullcontext():
+        of_classes, of_mask = class_sums(x, y, None), mask_sums(x[:, 0], y.float(), None)
     assert of_classes.true.tolist() == [[0, 512 * 512, 0]]
     assert of_mask.true.tolist() == [[512 * 512]]
     third = torch.full((1, 3), 512 * 512 / 3)
