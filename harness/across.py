@@ -5,6 +5,9 @@ mean the gradient of the whole batch, whatever share of it each process has; non
 but any share may be empty.
 """
 
+import io
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
 from torch.distributed.nn.functional import all_reduce
@@ -65,3 +68,18 @@ def gathered(rows: Tensor) -> Tensor:
         own.register_hook(lambda slope: slope * world)  # type: ignore[no-untyped-call]
     shares[rank] = own
     return torch.cat(shares)
+
+
+def collected(value: Any, device: torch.device) -> list[Any]:
+    """What every process has, as tensors and plain values: nothing that arrives can run.
+
+    Args:
+        value: this process's.
+        device: of which tensors can be sent.
+    """
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8).to(device)
+    lengths = gathered(torch.tensor([len(content)], device=device)).tolist()
+    parts = torch.split(gathered(content).cpu(), lengths)
+    return [torch.load(io.BytesIO(part.numpy().tobytes()), weights_only=True) for part in parts]

@@ -164,13 +164,9 @@ class Checkpoints(Callback):
             signal.signal(each, handler)
         self.before = {}
 
-    def on_save_checkpoint(self, _: Any, __: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, _: Any, task: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add whose it is and the random states of all processes."""
-        states: list[Any] = [None] * across.processes()
-        if across.processes() > 1:
-            torch.distributed.all_gather_object(states, _chance())
-        else:
-            states = [_chance()]
+        states = across.collected(_chance(), task.device) if across.processes() else [_chance()]
         checkpoint |= {ABOUT: self.about, CHANCE: states}
 
     def on_load_checkpoint(

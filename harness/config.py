@@ -30,16 +30,17 @@ OWN = ("seed", "store", "trackers", "plugins", "save")
 
 FREE = (
     "accelerator",
-    "devices",
     "strategy",
     "workers",
     "gradients",
     "checkpoint",
     "keep",
     "deterministic",
-    "accumulate",
 )
 """Keys of the trainer that do not decide the outcome."""
+
+PARTED = ("devices", "accumulate")
+"""Keys that decide it for some models alone, see :func:`outcome`."""
 
 RECIPE = 1
 """Version of what a run computes; raised when the same config would train differently."""
@@ -64,15 +65,16 @@ class OptimizerConfig:
 class TrainerConfig:
     """How long and on what.
 
-    `accelerator`, `devices`, `strategy` and `workers`, the processes that read pictures which are
-    not kept in memory, do not decide the outcome. Nor does `gradients`: every so many steps those
+    `accelerator`, `strategy` and `workers`, the processes that read pictures which are not kept in
+    memory, do not decide the outcome. Nor does `gradients`: every so many steps those
     of the single terms are measured (0: never), see :mod:`harness.gradients`. Nor `checkpoint`:
     every so many steps the run writes down where it is (0: never), see :mod:`harness.checkpoint`.
     Nor `keep`: which weights stay in the run's folder, see :mod:`harness.weights`; auto is both for
     a run that writes checkpoints and none for others. Nor `deterministic`: whether operations that
     need not give the same bits again are used (none), used and noted (warn) or refused (strict).
-    Nor `accumulate`, in how many parts the model sees a batch: the loss is that of the whole batch,
-    whatever it compares, and what a part keeps for its gradient is computed again when needed.
+    Nor, for most models, `devices` and `accumulate`, in how many parts the model sees a batch: the
+    loss is that of the whole batch, whatever it compares, and what a part keeps for its gradient is
+    computed again when needed. They do for models with dropout, and for torchvision's.
 
     The number of threads does, in the last bits, so it is fixed and not what the machine has.
     Without `test` the test part is left alone, as a tuner's trials do.
@@ -121,6 +123,12 @@ class RunConfig:
     def shared(self) -> dict[str, Any]:
         """What all runs of an arm have in common: not what OWN names."""
         return {key: value for key, value in self.plain().items() if key not in OWN}
+
+    def beside(self) -> dict[str, Any]:
+        """What it says of the trainer, beyond defaults, that need not decide the outcome."""
+        plain = dataclasses.asdict(self.trainer)
+        usual = dataclasses.asdict(TrainerConfig())
+        return {key: plain[key] for key in (*FREE, *PARTED) if plain[key] != usual[key]}
 
     @property
     def objective(self) -> ObjectiveConfig:
@@ -192,11 +200,15 @@ def _check_devices(trainer: TrainerConfig) -> None:
 def outcome(config: RunConfig) -> dict[str, Any]:
     """What decides the result of a run besides its seed: no paths, devices, stores or trackers.
 
-    Of paths it is their content that does.
+    Of paths it is their content that does. In how many parts the model sees a batch, on devices or
+    one after the other, does for models that draw, or normalise, part by part.
     """
     plain = config.shared()
-    for key in FREE:
-        del plain["trainer"][key]
+    parted = config.model["name"].startswith("torchvision/") or config.model.get("dropout")
+    for key in (*FREE, *PARTED):
+        value = plain["trainer"].pop(key)
+        if key in PARTED and parted and value != 1:
+            plain["trainer"][key] = value
     for key in ("root", "download", "memory"):
         plain["data"].pop(key, None)
     paths = [("data", "path"), ("data", "images"), ("data", "test")]

@@ -8,20 +8,26 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import distributed
 
-from harness.config import RunConfig, check
+from harness.config import RunConfig, TrainerConfig, check
+from harness.slots import ON_GPUS
 from harness.worker import lines
 
 SERVE = "import sys; sys.path[:] = {path!r}; from harness.followers import main; main()"
 NOTICED, ENDED = 30.0, 5.0
 """Seconds until the first process must have noticed that another one has gone, and vice versa."""
+MEETING = "LOSSBENCH_MEETING"
+"""Environment variable with the folder in which the processes of a run find one another."""
 SPAWNING = ("spawn", "fork", "notebook")
 """Strategies that start processes of their own carry one of these in their names."""
 ALONE = re.compile(r"Connection (closed|reset)|Broken pipe|[Rr]emote process|ncclRemoteError")
@@ -47,7 +53,9 @@ def main() -> None:
 
     try:
         plugins.load(config["plugins"])
-        error = run(check(config), Store(config["store"])).error
+        checked = check(config)
+        _meet(checked.trainer)
+        error = run(checked, Store(config["store"])).error
     except KeyboardInterrupt:  # all were asked to stop
         error = None
     except Exception as reason:
@@ -81,13 +89,11 @@ def followed(config: RunConfig) -> Iterator[None]:
     if trainer.devices == 1 or elsewhere:
         yield
         return
-    # The port stays open from now on, so that nobody else can take it.
-    address = distributed.TCPStore(  # type: ignore[attr-defined]
-        "127.0.0.1", 0, None, True, wait_for_workers=False, multi_tenant=True
-    )
+    # A folder of this user's alone: at an open port anybody could take the place of a process.
+    meeting = tempfile.mkdtemp(prefix="lossbench-")
     shared = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(address.port),
+        MEETING: meeting,
+        "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": str(trainer.threads),
         "NODE_RANK": "0",
         "LOCAL_RANK": "0",
@@ -99,6 +105,7 @@ def followed(config: RunConfig) -> Iterator[None]:
     for process in processes:
         threading.Thread(target=_watch, args=[process, over], daemon=True).start()
     try:
+        _meet(trainer)
         yield
     except Exception as error:
         reason = _reason(processes, error)
@@ -110,8 +117,22 @@ def followed(config: RunConfig) -> Iterator[None]:
         if distributed.is_initialized():
             distributed.destroy_process_group()
         _end(processes)
+        shutil.rmtree(meeting, ignore_errors=True)
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _meet(trainer: TrainerConfig) -> None:
+    """Join the other processes; Lightning takes the group that there is."""
+    on_gpus = trainer.accelerator in ON_GPUS and torch.cuda.is_available()
+    distributed.init_process_group(
+        "nccl" if on_gpus else "gloo",
+        store=distributed.FileStore(  # type: ignore[attr-defined]
+            f"{os.environ[MEETING]}/store", trainer.devices
+        ),
+        rank=int(os.environ["LOCAL_RANK"]),
+        world_size=trainer.devices,
+    )
 
 
 def _start(config: RunConfig, rank: int) -> "subprocess.Popen[str]":

@@ -38,7 +38,9 @@ class Record:
         notes: what was left out of the data, and why; operations that need not give the same bits
             again, if there were any.
         provenance: git commit and dirty flag, package versions, platform, device, threads, the
-            `flags` that may decide the last bits, `started` and `finished` (ISO 8601, UTC).
+            `flags` that may decide the last bits, what of the trainer's settings is no part of the
+            config `beside` it, where it is not the default, `started` and `finished` (ISO 8601,
+            UTC).
     """
 
     id: str

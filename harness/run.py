@@ -210,20 +210,23 @@ def _train(
     about = {
         "run": facts["id"],
         "devices": config.trainer.devices,
+        "accumulate": config.trainer.accumulate,
         "gradients": config.trainer.gradients,
         "keep": kept(config.trainer),
         "fingerprints": prepared.fingerprints,
         "versions": facts["provenance"]["versions"],
     }
     checkpoints = Checkpoints(folder, about, config.trainer.checkpoint)
-    weights = Weights(folder, config.trainer)
+    weights, newest = Weights(folder, config.trainer), checkpoints.newest()
+    if newest is None and not follows():
+        weights.set_aside(folder)
     started = time.perf_counter()
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(prepared.seeds["dropout"])
         own = [*callbacks, references, gradients, weights, checkpoints]
         trainer = make_trainer(config, own, config.trainer.epochs)
         facts["provenance"]["flags"] = deterministic.flags()
-        fit(trainer, task, checkpoints.newest())
+        fit(trainer, task, newest)
     facts["steps"], facts["earlier"] = trainer.global_step, checkpoints.seconds
     seconds = checkpoints.seconds + time.perf_counter() - started - gradients.seconds
     facts["seconds"] = {"train": seconds}
@@ -279,6 +282,7 @@ def _provenance(config: RunConfig) -> dict[str, Any]:
         "versions": provenance.versions(),
         **provenance.machine(device, config.trainer.threads),
         "devices": config.trainer.devices,
+        "beside": config.beside(),
         "started": _now(),
     }
 

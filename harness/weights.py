@@ -1,5 +1,6 @@
 """Which weights of a run stay in its folder: the last, and those of the best evaluation."""
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ class Weights(Callback):
     def __init__(self, folder: Path, wanted: TrainerConfig) -> None:
         self.files = weights_kept(folder, kept(wanted))
         self.best: float | None = None
+
+    def set_aside(self, folder: Path) -> None:
+        """Rename what an earlier run of the same id has left, which this run's record is not of."""
+        for path in weights_kept(folder, "both").values():
+            with contextlib.suppress(FileNotFoundError):
+                path.replace(path.with_name(f"{path.name}.earlier"))
 
     def state_dict(self) -> dict[str, Any]:
         """How good the best is."""

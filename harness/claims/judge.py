@@ -15,8 +15,10 @@ from harness.summary import timed
 
 KNOWN = ("done", "diverged")  # runs that say something
 LESS: Direction = "lower"
+SLOWING = {"devices", "accumulate", "strategy", "checkpoint", "keep", "deterministic"}
+"""Settings that take time and are no part of a run's identity."""
 COSTS: dict[str, Callable[[Record], float | None]] = {
-    "cost/step_ms": lambda run: 1e3 * run.seconds["train"] / run.steps if timed(run) else None,
+    "cost/step_ms": lambda run: 1e3 * run.seconds["train"] / run.steps if _usual(run) else None,
 }
 """What a claim may compare beside metrics: milliseconds a step, evaluations with it.
 
@@ -68,6 +70,12 @@ def judge(claim: Claim, plan: Plan, records: Mapping[str, Record]) -> Outcome:
         command=plan.command,
         notes=compare(plan, records).notes,
     )
+
+
+def _usual(record: Record) -> bool:
+    """Whether it is known what a step took, with nothing that others of the same id do not do."""
+    beside = record.provenance.get("beside", {})
+    return timed(record) and not (isinstance(beside, Mapping) and SLOWING & beside.keys())
 
 
 def _with(record: Record, names: Sequence[str]) -> Record:

@@ -75,9 +75,15 @@ def test_a_run_is_the_same(tmp_path: Path) -> None:
     assert parted.gradients
 
 
-def test_it_is_no_part_of_a_run() -> None:
-    one, other = (compose([*CASES["a root"], f"trainer.accumulate={k}"]) for k in (1, 4))
-    assert run_id(one, 0) == run_id(other, 0)
+@pytest.mark.parametrize("key", ["accumulate", "devices"])
+def test_it_is_part_of_a_run_where_the_model_draws_part_by_part(key: str) -> None:
+    def identity(parts: int, *more: str) -> str:
+        words = [*CASES["two terms"], f"trainer.{key}={parts}", "trainer.accelerator=cpu", *more]
+        return run_id(compose(words), 0)
+
+    assert identity(1) == identity(2)
+    for more in ("model.dropout=0.5", "model=torchvision/resnet18"):
+        assert identity(1, more) != identity(2, more), more
 
 
 @pytest.mark.parametrize(

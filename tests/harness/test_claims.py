@@ -544,6 +544,30 @@ def test_a_tuned_claim_asks_for_what_its_trials_choose(tmp_path: Path) -> None:
     assert case.outcome().planned == 10
 
 
+def test_what_a_step_costs_is_compared_among_runs_that_did_nothing_else() -> None:
+    plan = make_plan()
+    there = {
+        run: dataclasses.replace(
+            record,
+            steps=100,
+            seconds={"train": 2.0 + (record.config["loss"].get("focal") is not None)},
+        )
+        for run, record in make_records(plan, {}).items()
+    }
+    claim = claimed(contrast(metric="cost/step_ms", margin=5.0))
+    (tested,) = judge(claim, plan, there).results
+    assert tested.differences == pytest.approx([10.0] * 10)
+    assert tested.verdict == SUPPORTED
+    for key in ("checkpoint", "devices"):
+        slowed = {
+            run: dataclasses.replace(record, provenance={"beside": {key: 2}})
+            for run, record in there.items()
+        }
+        (tested,) = judge(claim, plan, slowed).results
+        assert tested.verdict == OPEN, key
+        assert "recorded no cost/step_ms" in tested.text
+
+
 # Pages
 
 

@@ -101,7 +101,7 @@ ANOTHER: dict[str, Any] = {
     "optimizer.own_lr": 0.5,
 }
 """Another value for every key that decides the outcome; a new key belongs here or below."""
-FREE = {*module.OWN, *(f"trainer.{key}" for key in module.FREE)}
+FREE = {*module.OWN, *(f"trainer.{key}" for key in (*module.FREE, *module.PARTED))}
 """Keys that do not decide it."""
 TRIED_BY_OVERRIDE = {"data.name", "model.name", "task.name", "loss.mix", "loss.p"}
 TRIED_ELSEWHERE = {"model.pretrained", "teacher", "projection"}
