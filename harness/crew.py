@@ -20,6 +20,20 @@ SERVE = "import sys; sys.path[:] = {path!r}; from harness.worker import main; ma
 """A worker imports what this process imports, whatever lies in the current folder."""
 
 
+def open_log(log: Path) -> TextIO:
+    """A file to be added to, unless it leads elsewhere or to a reader who does not come.
+
+    Raises:
+        LaunchError: it cannot be written.
+    """
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return open(log, "a", opener=lambda path, given: os.open(path, given | flags))
+    except OSError as error:
+        raise LaunchError(f"cannot write {log}: {error.strerror}") from error
+
+
 @dataclass(eq=False)
 class Worker:
     """A process that trains one run at a time.
@@ -88,7 +102,7 @@ class Crew:
         self.locks.give(worker.slots)
 
     def _start(self, slots: Sequence[Slot]) -> None:
-        with self._open_log() as log:
+        with open_log(self.log) as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", SERVE.format(path=[*map(str, sys.path)])],
                 stdin=subprocess.PIPE,
@@ -102,15 +116,6 @@ class Crew:
         worker = Worker(process, slots)
         self.workers.append(worker)
         threading.Thread(target=self._read, args=[worker], daemon=True).start()
-
-    def _open_log(self) -> TextIO:
-        """To be added to, unless it leads elsewhere or to a reader who does not come."""
-        flags = os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            return open(self.log, "a", opener=lambda path, given: os.open(path, given | flags))
-        except OSError as error:
-            raise LaunchError(f"cannot write {self.log}: {error.strerror}") from error
 
     def _read(self, worker: Worker) -> None:
         assert worker.process.stdout is not None

@@ -42,12 +42,11 @@ def words(settings: "Slurm | Ray") -> str:
 def launch_on(
     settings: "Slurm | Ray", runs: Sequence[PlannedRun], store: Store, log: Path, **how: Any
 ) -> "Cluster":
-    """What trains the runs where `launch=` says; the folder of `log` takes what belongs to it."""
+    """What trains the runs where `launch=` says; `log` is the one of a sweep's workers."""
     from harness.cluster import ray, slurm
     from harness.cluster import settings as known
     from harness.cluster.cluster import Cluster
 
     if isinstance(settings, known.Slurm):
-        engine = slurm.Slurm(settings, log.parent.name, log.parent)
-        return Cluster(runs, store, engine, **how)
+        return Cluster(runs, store, slurm.Slurm(settings, log.parent.name), **how)
     return Cluster(runs, store, ray.Ray(settings, log), log=log, **how)

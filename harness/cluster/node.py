@@ -16,14 +16,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.crew import SERVE
+from harness.crew import SERVE, open_log
 from harness.record import Record, lacks_gradients, lacks_weights
-from harness.slots import THREADS
+from harness.slots import THREADS, LaunchError
 from harness.store import Store
 
 OWN = ("seed", "store", "trackers", "plugins", "save")
 CALM = "import signal; signal.signal(signal.SIGUSR2, signal.SIG_IGN); "
 """Slurm signals every process of a job; what this one means is told the worker by another."""
+OTHERS = ("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_", "TORCHELASTIC_")
+RANKS = ("LOCAL_RANK", "RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+         "MASTER_ADDR", "MASTER_PORT")  # fmt: skip
+"""Variables, and beginnings of some, by which Lightning takes a run for one of several processes;
+such a process would train for nothing, or wait for the rest."""
 SAVING = 120.0
 """Seconds in which a worker that is told to stop has to write its checkpoint."""
 
@@ -81,7 +86,10 @@ class Node:
 
     def _train(self, job: Mapping[str, Any], store: Store) -> dict[str, Any]:
         if self.process is None and not self.stopping:
-            self.process = _start(job)
+            try:
+                self.process = _start(job)
+            except LaunchError as refused:
+                return {"status": "broken", "error": str(refused)}
             ready = self._read()
             if ready is None and not self.stopping:
                 code = self._ended()
@@ -154,15 +162,13 @@ class Node:
 def _start(job: Mapping[str, Any]) -> "subprocess.Popen[str]":
     """A worker in the folder of the call, to which its device is all there is.
 
-    What Slurm tells a job would make Lightning take a run for one of several tasks, and write
-    checkpoints of its own.
+    What Slurm tells a job would also make Lightning write checkpoints of its own.
     """
-    ours = ("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_")
-    there = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-    there.pop("PYTHONSAFEPATH", None)
+    apart = {*RANKS, "PYTHONSAFEPATH"}
+    there = {k: v for k, v in os.environ.items() if k not in apart and not k.startswith(OTHERS)}
     threads = job["config"]["trainer"].get("threads", 1)
     there |= dict.fromkeys(THREADS, str(threads))
-    with Path(job["log"]).open("a") if job.get("log") else contextlib.nullcontext() as log:
+    with open_log(Path(job["log"])) if job.get("log") else contextlib.nullcontext() as log:
         return subprocess.Popen(
             [sys.executable, "-c", CALM + SERVE.format(path=[*map(str, sys.path)])],
             stdin=subprocess.PIPE,

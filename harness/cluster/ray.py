@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.cluster.node import Node
+from harness.crew import open_log
 from harness.slots import LaunchError
 
 if TYPE_CHECKING:
@@ -51,19 +52,15 @@ class Ray:
         return f"the cluster at {self.settings.address}" if self.settings.address else "this Ray"
 
     def start(self) -> None:
-        """Join the cluster, or start one here.
+        """Join the cluster, or start one here, and print which and where logs lie.
 
         Raises:
-            LaunchError: there is none at the address, or none of its nodes is large enough.
+            LaunchError: there is none at the address, none of its nodes is large enough, or the
+                log cannot be written.
             ValueError: Ray is missing.
         """
         check(self.settings.address)
-        try:
-            self.logs.parent.mkdir(parents=True, exist_ok=True)
-            log = self.logs.open("a")
-        except OSError as error:
-            raise LaunchError(f"cannot write {self.logs}: {error.strerror}") from error
-        with log:
+        with open_log(self.logs) as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", BRIDGE.format(path=[*map(str, sys.path)])],
                 stdin=subprocess.PIPE,
@@ -83,6 +80,8 @@ class Ray:
             self.process.kill()
             why = first["error"] if first else f"cannot be joined; see {self.logs}"
             raise LaunchError(f"ray: {self.where} {why}")
+        where = f"joined {self.where}" if self.settings.address else "started here"
+        print(f"ray       {where} with {first['has']}; logs in {self.logs}", flush=True)
 
     def room(self) -> int:
         """What `parallel` leaves."""
@@ -158,9 +157,13 @@ def check(address: str | None) -> None:
 
 
 def _environment(address: str | None) -> dict[str, str]:
-    """One that is started here answers only to who knows a word of its own, and reports nothing."""
+    """One that is started here answers only to who knows a word of its own, and reports nothing.
+
+    Its workers are as nice as this process; by Ray's default they would hardly run on a busy one.
+    """
     alone = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     alone |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    alone |= {"RAY_worker_niceness": "0"}
     return {**os.environ, **({} if address else alone)}
 
 
@@ -190,7 +193,7 @@ def main() -> None:
         _answer(answers, {"error": _said(error)})
         return
     lacking = _lacking(ray, settings)
-    _answer(answers, {"error": lacking} if lacking else {"ready": True})
+    _answer(answers, {"error": lacking} if lacking else {"has": _has(ray)})
     if not lacking:
         given = {key: settings[f"{key[4:]}"] for key in ("num_cpus", "num_gpus")}
         _hand_on(ray, ray.remote(**given, max_retries=0)(serve), jobs, answers)
@@ -206,6 +209,14 @@ def _jobs(jobs: "queue.Queue[dict[str, Any] | None]") -> None:
 def _join(ray: Any, address: str | None) -> None:
     alone = {} if address else {"include_dashboard": False}
     ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **alone)
+
+
+def _has(ray: Any) -> str:
+    """What the cluster is, in words."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    counts = {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
+    words = " and ".join(f"{n:g} {kind}s" for kind, n in counts.items() if n or kind == "CPU")
+    return words if len(nodes) == 1 else f"{words} on {len(nodes)} nodes"
 
 
 def _lacking(ray: Any, settings: Mapping[str, Any]) -> str | None:

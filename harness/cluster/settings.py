@@ -83,7 +83,11 @@ def parse(words: Sequence[str]) -> Slurm | Ray:
                 raise ValueError(f"{key} lies in launch.{group}, which is {inner!r}")
         inner[last] = value
     if not name:
-        raise ValueError(f"{words[0]} needs launch=slurm or launch=ray")
+        having = [
+            name for name, kind in ENGINES.items() if given.keys() <= parameters_of(kind).keys()
+        ]
+        engines = " or ".join(f"launch={name}" for name in having or ENGINES)
+        raise ValueError(f"{' '.join(words)} needs {engines}")
     if name not in ENGINES:
         raise ValueError(f"launch: there is no engine '{name}'{nearest(name, ENGINES)}")
     settings = ENGINES[name]

@@ -1,7 +1,8 @@
 """Runs as elements of Slurm's job arrays, handed over by submitit. No torch.
 
-What comes back is one file of lines per element, in a folder that only this user can read and whose
-name nobody could guess: submitit keeps there what the nodes unpickle.
+What comes back is one file of lines per element. It lies with what submitit has the nodes unpickle,
+and so where nobody else can put anything: in this user's cache, not in the store, which may be a
+group's.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import re
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cluster.node import Node
+from harness.paths import cache_dir
 from harness.slots import LaunchError
 
 if TYPE_CHECKING:
@@ -124,11 +127,11 @@ class Slurm:
     hold as many as there is room for.
     """
 
-    def __init__(self, settings: "Settings", name: str, place: Path) -> None:
-        self.settings, self.place = settings, place
+    def __init__(self, settings: "Settings", name: str) -> None:
+        self.settings = settings
         self.minutes = settings.minutes
         self.name = "lossbench-" + re.sub(r"[^\w.@=-]", "_", name)[:60]
-        self.logs = place
+        self.logs = self.place = cache_dir() / "slurm"
         self.elements: dict[str, _Element] = {}
         self.submitted: list[str] = []
         self.files, self.largest, self.clean = 0, 1000, True
@@ -136,21 +139,21 @@ class Slurm:
         self.heard = 0.0
 
     def start(self) -> None:
-        """See that submitit is there, that Slurm answers and has the partition.
+        """See that Slurm answers and has the partition; print where logs lie.
 
         Raises:
-            LaunchError: one of them is not so.
-            ValueError: Slurm has no such partition.
+            LaunchError: it is not so, or there is no safe place for submitit's pickles.
+            ValueError: submitit is missing, or Slurm has no such partition.
         """
         check(self.settings.partition)
         shown = _call("scontrol", "show", "config").stdout
         found = re.search(r"MaxArraySize\s*=\s*(\d+)", shown)
         self.largest = max(1, min(1000, int(found[1]) - 1)) if found else 1000
         try:
-            self.place.mkdir(parents=True, exist_ok=True)
-            self.logs = Path(tempfile.mkdtemp(prefix="slurm-", dir=self.place)).resolve()
+            self.logs = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=_own(self.place)))
         except OSError as error:
             raise LaunchError(f"cannot write {self.place}: {error.strerror}") from error
+        print(f"slurm     logs in {self.logs}", flush=True)
         self.heard = time.monotonic()
 
     def room(self) -> int:
@@ -256,7 +259,8 @@ class Slurm:
         """What became of the runs of an element that ended without a word about them."""
         if one.jobs and one.begun is None and one.state not in (*LOST, "CANCELLED"):
             self.clean = False
-            raise LaunchError(f"job {key} could not start ({one.state}); see {self.logs}")
+            told = f"job {key} could not start ({one.state})"
+            raise LaunchError(f"{told}; see {self.logs}, which all machines must share")
         for run in one.jobs:
             if one.state == "CANCELLED":
                 yield {"run": run, "status": "cancelled", "error": f"job {key} was cancelled"}
@@ -288,13 +292,36 @@ def check(partition: str | None) -> None:
     done = _call("sinfo", "--noheader", "--format=%R")
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] or ["no reason"]
-        raise LaunchError(f"slurm does not answer: {said[0]}")
+        raise LaunchError(
+            f"slurm does not answer: {said[0]}; is this machine configured for Slurm?"
+        )
     known = sorted(set(done.stdout.split()))
     for name in (partition or "").split(",") if partition else []:
         if name not in known:
             from losses.arguments import nearest
 
             raise ValueError(f"launch.partition: Slurm has no '{name}'{nearest(name, known)}")
+
+
+def _own(folder: Path) -> Path:
+    """The folder, made if need be, in which nobody else can put or rename anything.
+
+    Raises:
+        OSError: it cannot be made.
+        LaunchError: somebody else owns it or the folder that it lies in, or may write to one.
+    """
+    folder = folder.parent.resolve() / folder.name
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for each in (folder.parent, folder):
+        found = each.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise LaunchError(
+                f"{each} must be a folder of yours that nobody else may write to, since what lies "
+                f"in it is run as you: chmod go-w {shlex.quote(str(each))}, or name another cache "
+                "with XDG_CACHE_HOME"
+            )
+    return folder
 
 
 @contextlib.contextmanager

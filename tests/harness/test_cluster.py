@@ -1,6 +1,9 @@
 """What clusters share, without one: settings, who is handed what, and a node's part of it."""
 
 import importlib.util
+import os
+import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -47,7 +50,13 @@ def test_settings_are_typed() -> None:
     ("words", "told"),
     [
         (["launch=slrum"], "launch: there is no engine 'slrum'; did you mean 'slurm'?"),
-        (["launch.gpus=1"], "launch.gpus=1 needs launch=slurm or launch=ray"),
+        (["launch.gpus=1"], "launch.gpus=1 needs launch=slurm or launch=ray\n"),
+        (["launch.extra.qos=low"], "launch.extra.qos=low needs launch=slurm\n"),
+        (
+            ["launch.gpus=1", "launch.address=a:1"],
+            "launch.gpus=1 launch.address=a:1 needs launch=ray\n",
+        ),
+        (["launch.partitoin=a"], "launch.partitoin=a needs launch=slurm or launch=ray\n"),
         (
             ["launch=slurm", "launch.partitoin=a"],
             "launch has no parameter 'partitoin'; did you mean 'partition'?",
@@ -289,10 +298,96 @@ def test_a_worker_that_cannot_start_is_told(here: Path, monkeypatch: pytest.Monk
     assert log.exists()
 
 
-def test_names_of_jobs_are_plain(here: Path) -> None:
-    engine = slurm.Slurm(known.Slurm(), "a b;$(c)@seeds=3", here)
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_log_that_leads_elsewhere_is_refused(
+    kind: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the node and by the process that uses Ray; neither waits for a reader of a pipe."""
+    log, other = here / "workers.log", here / "other"
+    other.write_text("mine")
+    if kind == "link":
+        log.symlink_to(other)
+    else:
+        os.mkfifo(log)
+    answer = Node().serve(job(here, "pass", log=str(log)))
+    assert answer["status"] == "broken"
+    assert answer["error"].startswith(f"cannot write {log}: ")
+    monkeypatch.setattr(ray, "check", lambda address: None)
+    with pytest.raises(LaunchError, match="cannot write"):
+        ray.Ray(known.Ray(), log).start()
+    assert other.read_text() == "mine"
+
+
+def test_a_worker_is_told_nothing_of_other_processes(
+    here: Path, worker: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever Lightning would take it for one of several by."""
+    names = ["LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID"]
+    names += ["TORCHELASTIC_RUN_ID", "NODE_RANK"]
+    for name in names:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("OTHER", "1")
+    code = f"open('seen', 'w').write(' '.join(n for n in {[*names, 'OTHER']} if n in os.environ))"
+    assert worker.serve(job(here, code))["status"] == "done"
+    assert (here / "seen").read_text() == "OTHER"
+    worker.close()
+
+
+def test_names_of_jobs_are_plain() -> None:
+    engine = slurm.Slurm(known.Slurm(), "a b;$(c)@seeds=3")
     assert engine.name == "lossbench-a_b___c_@seeds=3"
-    assert engine.logs == here
+
+
+def test_pickles_lie_where_nobody_else_may_write(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder of one's own in another such; a link is followed to the cache, not in it."""
+    monkeypatch.setattr(slurm, "check", lambda partition: None)
+    monkeypatch.setattr(slurm, "_call", lambda *_: subprocess.CompletedProcess([], 0, "", ""))
+    (here / "scratch").mkdir()
+    (here / "home").symlink_to(here / "scratch")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "home"))
+    engine = slurm.Slurm(known.Slurm(), "small")
+    engine.start()
+    place = here / "scratch" / "lossbench" / "slurm"
+    assert engine.logs.parent == place
+    assert capsys.readouterr().out == f"slurm     logs in {engine.logs}\n"
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (place.parent, place, engine.logs)] == [
+        0o700
+    ] * 3
+    engine.stop()
+    assert not any(place.iterdir())
+
+    def refused(path: Path) -> None:
+        with pytest.raises(LaunchError) as told:
+            engine.start()
+        assert str(told.value).startswith(f"{path} must be a folder of yours that nobody else")
+        assert "\n" not in str(told.value)
+
+    for each in (place, place.parent):
+        for mode in (0o770, 0o702):
+            each.chmod(mode)
+            refused(each)
+        each.chmod(0o755)
+    engine.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        refused(place.parent)
+    place.rename(here / "moved")
+    place.symlink_to(here / "moved")
+    refused(place)
+
+
+def test_a_slurm_without_its_file_is_asked_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    said = subprocess.CompletedProcess([], 1, "", "sinfo: error: x\nsinfo: fatal: no file\n")
+    monkeypatch.setattr(slurm, "_call", lambda *_: said)
+    with pytest.raises(LaunchError) as told:
+        slurm.check(None)
+    assert str(told.value) == (
+        "slurm does not answer: sinfo: fatal: no file; is this machine configured for Slurm?"
+    )
 
 
 def test_nobody_at_an_address_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -26,7 +27,6 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # beside other tests they would hardly run
     return tmp_path
 
 
@@ -38,15 +38,23 @@ if "RAY_JOB_ID" in os.environ or "CUDA_VISIBLE_DEVICES" in os.environ:
 
 
 def test_a_sweep_on_a_ray_of_its_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the current folder holds is taken for no module."""
+    """What the current folder holds is taken for no module; no worker is nicer than we are."""
+    (here / "nice.py").write_text(
+        "import os, pathlib\nif 'RAY_JOB_ID' in os.environ:\n"
+        "    pathlib.Path('niceness').write_text(str(os.nice(0)))\n"
+    )
     for name in ("harness", "queue", "json", "ray"):
         (here / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
     path = write_sweep(here)
-    assert main(["sweep", str(path), "launch=ray", "launch.cpus=0.5", "launch.minutes=5"]) == 0
-    assert "[4/4]" in capsys.readouterr().out
+    words = ["launch=ray", "launch.cpus=0.5", "launch.minutes=5", "plugins=[nice.py]"]
+    assert main(["sweep", str(path), *words]) == 0
+    out = capsys.readouterr().out
+    assert "[4/4]" in out
+    assert re.search(r"^ray       started here with \d+ CPUs.*; logs in .*/workers.log$", out, re.M)
+    assert (here / "niceness").read_text() == str(os.nice(0))
     assert {record["status"] for record in records(here / "results").values()} == {"done"}
     before = started(here / "results")
-    assert main(["sweep", str(path), "launch=ray"]) == 0
+    assert main(["sweep", str(path), "launch=ray", "plugins=[nice.py]"]) == 0
     assert "4 done, 0 to run" in capsys.readouterr().out
     assert started(here / "results") == before
 
@@ -108,6 +116,7 @@ def nodes(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # beside other tests they would hardly run
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     made = Nodes(here)
     made.add()
@@ -135,6 +144,7 @@ def test_runs_of_a_node_that_is_killed_go_on_elsewhere(here: Path, nodes: Nodes)
     wait_for(lambda: trains(second, nodes, here), "the second node to train", 300)
     nodes.kill(second)
     out = ended(process, 300)
+    assert f"\nray       joined the cluster at {nodes.address} with 4 CPUs and 2 GPUs on " in out
     assert "[4/4]" in out
     assert {record["status"] for record in records(store).values()} == {"done"}
     assert not list(store.glob("runs/*/record.json.*"))

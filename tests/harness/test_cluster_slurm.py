@@ -48,6 +48,7 @@ def _there() -> Iterator[None]:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(slurm, "ASK", 1.0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield tmp_path
     call("scancel", "--user=root")
 
@@ -107,8 +108,9 @@ def test_a_sweep_in_an_array(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {record["status"] for record in records(here / "results").values()} == {"done"}
     shown = call("squeue", "-h", "-tall", "--name=lossbench-small", "-o%l|%C")
     assert set(shown.split()) == {"23:00|2"}  # twice nine minutes, and five to load
-    left = {file.name for file in (here / "results" / "sweeps" / "small").iterdir()}
-    assert not any(name.startswith("slurm-") for name in left)
+    assert f"slurm     logs in {here}/cache/lossbench/slurm/lossbench-small-" in out
+    assert not any((here / "cache" / "lossbench" / "slurm").iterdir())
+    assert not [*(here / "results").rglob("*.pkl")]
 
     before = started(here / "results")
     assert main(["sweep", str(path), "launch=slurm", *words]) == 0
