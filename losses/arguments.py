@@ -228,11 +228,14 @@ def look_up(what: str, name: str, table: Mapping[str, Entry]) -> Entry:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or what there is when nothing is near."""
+    """`; did you mean 'x'?`, or what there is when nothing is near.
+
+    Nearest are names that begin with it, then those that hold it, then those spelled alike.
+    """
     options = list(names)
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    if not close and len(name) > 2:
-        close = sorted((option for option in options if name in option), key=len)
+    close = [option for option in options if len(name) > 2 and name in option]
+    close.sort(key=lambda option: (not option.startswith(name), len(option)))
+    close = close or difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if close:
         return f"; did you mean '{close[0]}'?"
     if not options:
