@@ -40,6 +40,8 @@ class _Parser(argparse.ArgumentParser):
             close = difflib.get_close_matches(wrong[1], known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}"
             message = f"there is no command '{wrong[1]}'; {hint}"
+        if message.startswith("argument --"):
+            self.exit(2, f"lossbench: {message.removeprefix('argument ')}\n")
         super().error(message)
 
 
@@ -159,10 +161,9 @@ def _add_describing(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got '{text}'")
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

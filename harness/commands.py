@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import fnmatch
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +91,20 @@ def _matches(pattern: str, task: str, arm: str) -> bool:
     return fnmatch.fnmatchcase(arm, pattern) or fnmatch.fnmatchcase(f"{task}/{arm}", pattern)
 
 
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the body as Ctrl-C does; only a process's first thread can see to that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@ended_by_sigterm()
 def sweep(name: str, overrides: Sequence[str], choice: Choice) -> list[Note]:
     """Plan, train what is missing, report; the same call goes on where it was stopped.
 
@@ -204,8 +220,10 @@ def _train_all(
                 launch.todo.extend(more)
                 asked |= {run.id for run in more}
     except KeyboardInterrupt:
-        left = len(runs) - progress.ended
-        raise Stopped(f"stopped with {left} runs left; go on with: {plan.command}") from None
+        left = progress.to_do - progress.ended
+        how = f"with {left} runs left; go on with"
+        how = how if left else "when all runs had ended; the same command prints the table"
+        raise Stopped(f"stopped {how}: {plan.command}") from None
     for event in refused:
         print(f"{event.run.arm} seed {event.run.seed}: {clean(event.error)}", file=sys.stderr)
 

@@ -18,6 +18,8 @@ from harness.slots import LaunchError, Places, Slot
 
 SERVE = "import sys; sys.path[:] = {path!r}; from harness.worker import main; main()"
 """A worker imports what this process imports, whatever lies in the current folder."""
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that would make a worker one process of several that wait for each other."""
 
 
 def open_log(log: Path) -> TextIO:
@@ -110,7 +112,8 @@ class Crew:
                 stderr=log,
                 text=True,
                 start_new_session=True,  # Ctrl-C is for the process that leads
-                env=os.environ | self.places.environment(slots),
+                env={k: v for k, v in os.environ.items() if k not in RANKS}
+                | self.places.environment(slots),
                 pass_fds=self.locks.handles(slots),  # it may live longer than this process
             )
         worker = Worker(process, slots)

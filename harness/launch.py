@@ -78,6 +78,7 @@ class Launch:
                     self.left -= 1
                     yield found
                 self._feed()
+                self.crew.locks.touch()
                 tick()
                 try:
                     worker, answer = self.crew.answers.get(timeout=0.2)
@@ -139,7 +140,6 @@ class Launch:
             idle.remove(worker)
             if worker.ready:  # else it is for this run when it is
                 self.todo.remove(run)
-                self.crew.locks.touch(worker.slots)
                 worker.send(self._job(run), run)
                 self.overtaken.update(first.id for first in waiting[:1])
         return waiting

@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from harness.slots import LaunchError, Places, Slot
 FOLDER = "LOSSBENCH_SLOTS"
 """Environment variable with another folder for the locks."""
 COLLECTING = "collecting"
+TOUCH = 3600.0
+"""Seconds between two signs that held locks are in use."""
 
 
 def folder() -> Path:
@@ -51,6 +54,8 @@ class Locks:
     Several for one run are taken at once or not at all, since two sweeps that each keep some and
     wait for the rest would wait for ever. Only who has locked COLLECTING may keep some: one sweep
     at a time.
+
+    A slot whose file cannot be opened is not free, and named once on stderr.
     """
 
     def __init__(self, places: Places) -> None:
@@ -58,11 +63,17 @@ class Locks:
         self.held: dict[Slot, list[int]] = {}
         self.kept: list[Slot] = []
         self.turn: int | None = None
+        self.faults: dict[str, str] = {}
+        self.told: set[str] = set()
+        self.touched = time.monotonic()
 
     def take(self, number: int, *, keep: bool = False) -> list[Slot] | None:
         """Lock so many, each on another GPU if on any; None if there are not so many free ones.
 
         With `keep` those that are free are kept for the next call, if this sweep may.
+
+        Raises:
+            LaunchError: no slot is held, and the files of none can be opened.
         """
         room = self.places.most - len(self.held) + len(self.kept)
         got, self.kept = self.kept, []
@@ -72,6 +83,7 @@ class Locks:
             beside = slot.gpu and any(slot.gpu == other.gpu for other in got)
             if slot not in self.held and not beside and self._lock(slot):
                 got.append(slot)
+        self._tell_faults()
         if len(got) == number:
             self.drop()
             return got
@@ -100,9 +112,12 @@ class Locks:
         """File descriptors to be inherited by what trains there."""
         return [handle for slot in slots for handle in self.held[slot]]
 
-    def touch(self, slots: Sequence[Slot]) -> None:
-        """Show whatever removes old files that these are in use."""
-        for handle in self.handles(slots):
+    def touch(self) -> None:
+        """Show whatever removes old files that these are in use; call it as often as you like."""
+        if time.monotonic() < self.touched + TOUCH:
+            return
+        self.touched = time.monotonic()
+        for handle in [*self.handles([*self.held]), *([] if self.turn is None else [self.turn])]:
             with contextlib.suppress(OSError):  # another user's file
                 os.utime(handle)
 
@@ -112,6 +127,8 @@ class Locks:
         for slot in self.places.slots:
             for name, how in slot.locks() if slot not in self.held else []:
                 handle = self._try(name, how, silently=True)
+                if handle is None and name in self.faults:
+                    break
                 if handle is None:
                     found.setdefault(self._said(name), []).append(str(slot))
                     break
@@ -129,6 +146,15 @@ class Locks:
                 os.close(handle)
         return "another process"
 
+    def _tell_faults(self) -> None:
+        """Name each file that cannot be locked once; an error if it is so with all slots."""
+        wrong = [any(name in self.faults for name, _ in s.locks()) for s in self.places.slots]
+        if all(wrong) and not self.held:
+            raise LaunchError(next(iter(self.faults.values())))
+        for name in self.faults.keys() - self.told:
+            print(f"lossbench: {self.faults[name]}; going on without it", file=sys.stderr)
+        self.told |= self.faults.keys()
+
     def _lock(self, slot: Slot) -> bool:
         handles: list[int] = []
         for name, how in slot.locks():
@@ -142,24 +168,29 @@ class Locks:
         return True
 
     def _try(self, name: str, how: int, *, silently: bool = False) -> int | None:
-        """The descriptor of a file that is now locked; None if somebody else has locked it."""
+        """The descriptor of a file that is now locked; None if it cannot be, or not now."""
         path = self.folder / name
+        self.faults.pop(name, None)
         try:
             handle = _open(path)
             try:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise OSError(0, "it is no file")
                 fcntl.flock(handle, how | fcntl.LOCK_NB)
                 if not os.path.samestat(os.fstat(handle), path.stat(follow_symlinks=False)):
                     raise BlockingIOError  # removed meanwhile; the next call makes a new one
-                if not silently:
-                    os.ftruncate(handle, 0)
-                    os.pwrite(handle, f"{os.getpid()} {_command()}".encode(), 0)
             except BaseException:
                 os.close(handle)
                 raise
         except (BlockingIOError, FileNotFoundError):
             return None
         except OSError as error:
-            raise LaunchError(_no_lock(path, error)) from error
+            self.faults[name] = _no_lock(path, error)
+            return None
+        if not silently:
+            with contextlib.suppress(OSError):  # a full disk; it is locked all the same
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"{os.getpid()} {_command()}".encode(), 0)
         return handle
 
 

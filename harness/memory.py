@@ -25,7 +25,8 @@ def told(error: BaseException, config: RunConfig) -> str:
     if not ran_out(error):
         return said
     trainer = config.trainer
-    smaller = "a smaller batch for all arms, " if trainer.batch_size > 1 else ""
+    batch = "a smaller trainer.batch_size for all arms, trainer.accumulate, "
+    smaller = batch if trainer.batch_size > 1 else ""
     shared = f" over {trainer.devices} devices" if trainer.devices > 1 else ""
     return (
         f"out of memory on {_device(error)} with trainer.batch_size={trainer.batch_size}{shared}: "

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from harness.archive import FAULTS
 from harness.paths import cache_dir, config_dir
 from harness.plan import Cell, Plan, Trial, Tuning
 from harness.plugins import words
-from harness.store import Store, dump_json, read_text, write_atomically
+from harness.store import Store, StoreError, dump_json, read_text, write_atomically
 from harness.summary import Records, cells_of, done_runs
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ def request(name: str, overrides: Sequence[str]) -> Request:
     """Find the sweep's file, and take apart what is not for the arms.
 
     That is the store, trackers, plug-ins, and where to launch.
+
+    Raises:
+        ValueError: there is no such sweep or plug-in, or `launch` is wrong.
+        StoreError: the store is a file.
     """
     apart = {"store": "results", "trackers": "", "plugins": ""}
     shared, launch = [], []
@@ -107,9 +112,25 @@ def request(name: str, overrides: Sequence[str]) -> Request:
     for file in files:
         if not Path(file).is_file():
             raise ValueError(f"plugins: there is no file {file}")
-    store = Store(apart["store"].strip("'\""))
+    store = store_in(apart["store"].strip("'\""))
     where = _launching(launch) if launch else None
     return Request(find(name), tuple(shared), store, words(apart["trackers"]), files, where)
+
+
+def store_in(folder: str) -> Store:
+    """The store in a folder, which need not be there yet.
+
+    Raises:
+        StoreError: it is a file, or lies below one.
+    """
+    store = Store(folder)
+    for place in (store.folder, *store.folder.parents):
+        with contextlib.suppress(OSError):  # told of when it is read
+            if stat.S_ISDIR(place.stat().st_mode):
+                continue
+            above = "" if place == store.folder else f": {place}"
+            raise StoreError(f"store={folder}{above} is a file, not a folder")
+    return store
 
 
 def _launching(given: Sequence[str]) -> "Slurm | Ray":

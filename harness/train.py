@@ -18,6 +18,7 @@ from harness.record import Record
 from harness.run import check_ready, run_once
 from harness.shown import clean, printable
 from harness.store import Store, StoreError
+from harness.sweep import store_in
 from harness.trainer import follows, progress_bar
 
 
@@ -26,8 +27,10 @@ def train(overrides: Sequence[str]) -> int:
 
     Raises:
         ValueError: something is wrong with the config; nothing was trained.
+        StoreError: the store is a file, or cannot be written.
     """
     config = compose(overrides)
+    store_in(config.store)
     check_ready(config)
     return train_one(config)
 
@@ -101,6 +104,7 @@ def multirun(overrides: Sequence[str]) -> int:
     ours = [text for text in overrides if not text.startswith(("hydra.", "hydra/"))]
     points = [compose(point) for point in expand(ours)]
     for point in points:
+        store_in(point.store)
         check_ready(point)
     GlobalHydra.instance().clear()
     before, sys.argv = sys.argv, ["lossbench", "--multirun", *with_settings(overrides)]

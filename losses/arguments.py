@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import inspect
 import math
+import re
 import sys
 import types
 import typing
@@ -228,11 +229,16 @@ def look_up(what: str, name: str, table: Mapping[str, Entry]) -> Entry:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or what there is when nothing is near."""
+    """`; did you mean 'x'?`, or what there is when nothing is near.
+
+    Nearest are names that begin with it, then those of which a word does, then those spelled alike,
+    then those that hold it anywhere.
+    """
     options = list(names)
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    if not close and len(name) > 2:
-        close = sorted((option for option in options if name in option), key=len)
+    holding = [option for option in options if len(name) > 2 and name in option]
+    holding.sort(key=lambda option: (not option.startswith(name), len(option)))
+    close = [option for option in holding if re.search(rf"(^|[\W_]){re.escape(name)}", option)]
+    close = close or difflib.get_close_matches(name, options, n=1, cutoff=0.6) or holding
     if close:
         return f"; did you mean '{close[0]}'?"
     if not options:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from harness.claims.claim import Claim, Contrast, ContrastResult, Outcome, Verdict
 from harness.claims.evidence import Evidence, evidence, undecided
 from harness.compare import compare
-from harness.comparison import ArmResult, SeedRun
+from harness.comparison import ArmResult, Note, SeedRun
+from harness.fairness.runs import identical
 from harness.plan import Direction, Plan
 from harness.record import Record
 from harness.statistics import ALPHA, holm, paired
@@ -68,7 +69,7 @@ def judge(claim: Claim, plan: Plan, records: Mapping[str, Record]) -> Outcome:
         done=len(runs & records.keys()),
         planned=len(runs) + later,
         command=plan.command,
-        notes=compare(plan, records).notes,
+        notes=_notes(claim, plan, records),
     )
 
 
@@ -76,6 +77,17 @@ def _usual(record: Record) -> bool:
     """Whether it is known what a step took, with nothing that others of the same id do not do."""
     beside = record.provenance.get("beside", {})
     return timed(record) and not (isinstance(beside, Mapping) and SLOWING & beside.keys())
+
+
+def _notes(claim: Claim, plan: Plan, records: Mapping[str, Record]) -> list[Note]:
+    """Those on the sweep, but no alarm that arms are equal where the claim says that they are."""
+    notes = compare(plan, records).notes
+    if any(contrast.direction != "equal" for contrast in claim.contrasts):
+        return notes
+    arms = {(c.task, arm) for c in claim.contrasts for arm in (c.arm, c.against)}
+    kept = [cell for cell in plan.cells if (cell.task, cell.arm) in arms]
+    said = list(identical(dataclasses.replace(plan, cells=kept), records))
+    return [note for note in notes if note.level != "alarm" or note not in said]
 
 
 def _with(record: Record, names: Sequence[str]) -> Record:

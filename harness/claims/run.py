@@ -186,6 +186,7 @@ class _Told:
                 )
 
 
+@commands.ended_by_sigterm()
 def judged(
     claims: Sequence[Claim], overrides: Sequence[str], choice: commands.Choice, *, dry: bool = False
 ) -> list[Outcome]:

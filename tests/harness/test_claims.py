@@ -236,6 +236,31 @@ def test_a_claim_is_supported_by_all_and_contradicted_by_one_of_its_contrasts() 
     assert judged(contrast(direction="equal", margin=0.05)).verdict == SUPPORTED
 
 
+def test_equality_that_is_claimed_is_no_alarm() -> None:
+    """Of other arms, or beside another contrast, it is one."""
+    plan = make_plan()
+    records = make_records(plan)
+    cells = {cell.arm: cell for cell in plan.cells}
+    equal = contrast(direction="equal", margin=0.05)
+
+    def alarms(claim: Claim, *twins: str) -> list[str]:
+        there = dict(records)
+        for arm in twins:
+            for seed, own in cells[arm].runs.items():
+                there[own] = dataclasses.replace(records[cells["ce"].runs[seed]], id=own)
+        outcome = judge(claim, plan, there)
+        assert outcome.results[0].verdict == SUPPORTED
+        return [note.text for note in outcome.notes if note.level == "alarm"]
+
+    before = alarms(claimed(equal))
+    assert alarms(claimed(equal), "focal") == before
+    other = alarms(claimed(equal, contrast(arm="mae")), "focal")
+    for found, names in ((other, "ce, focal"), (alarms(claimed(equal), "focal", "mae"), "ce, fo")):
+        (new,) = set(found) - set(before)
+        assert names in new
+        assert "equal to the last bit" in new
+
+
 def test_p_values_are_corrected_over_the_contrasts_of_a_claim() -> None:
     contrasts = [contrast(margin=margin) for margin in (0.01, 0.0185, 0.019)]
     outcome = judged(*contrasts)

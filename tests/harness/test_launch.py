@@ -15,8 +15,9 @@ from harness import launch as module
 from harness import sweep as sweeps
 from harness.cli import main
 from harness.commands import read_all
-from harness.launch import Launch
+from harness.launch import Event, Launch
 from harness.plan import Plan, PlannedRun
+from harness.progress import Progress
 from harness.record import Record
 from harness.slots import Gpu, LaunchError, find
 from harness.store import Store
@@ -260,9 +261,10 @@ def begun(here: Path) -> tuple["subprocess.Popen[str]", list[int]]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_everything_and_says_how_to_go_on(here: Path) -> None:
+@pytest.mark.parametrize("wanted", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_everything_and_says_how_to_go_on(here: Path, wanted: int) -> None:
     process, workers = begun(here)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(wanted)
     out, err = process.communicate(timeout=5)
     assert process.returncode == 130
     path = here / "small.yaml"
@@ -273,6 +275,25 @@ def test_ctrl_c_stops_everything_and_says_how_to_go_on(here: Path) -> None:
     assert len(in_progress(here / "results")) == 1
     with Store(here / "results").claim(in_progress(here / "results")[0].name) as free:
         assert free
+
+
+def test_ctrl_c_after_the_last_run_says_that_nothing_is_left(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, real = signal.getsignal(signal.SIGTERM), Progress.end
+
+    def end(self: Progress, event: Event, record: Record | None) -> None:
+        real(self, event, record)
+        if self.ended == self.to_do:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Progress, "end", end)
+    path = write_sweep(here, seeds=1)
+    assert main(["sweep", str(path), "--jobs=1"]) == 130
+    said = f"when all runs had ended; the same command prints the table: lossbench sweep {path}"
+    assert capsys.readouterr().err == f"\nlossbench: stopped {said}\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert main(["sweep", str(path)]) == 0
 
 
 @pytest.mark.slow

@@ -22,8 +22,8 @@ def greedy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 """
 PEBIBYTE = {"of_torch": "torch.empty(2**50)", "of_numpy": "numpy.empty(2**47)"}
 TOLD = (
-    "out of memory on cpu with trainer.batch_size=32: try a smaller batch for all arms, a smaller "
-    "model, or fewer runs at once; "
+    "out of memory on cpu with trainer.batch_size=32: try a smaller trainer.batch_size for all "
+    "arms, trainer.accumulate, a smaller model, or fewer runs at once; "
 )
 
 

@@ -4,16 +4,18 @@ A stand-in for a worker notes when and on what it trained; a run lasts until a f
 """
 
 import dataclasses
+import errno
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,8 @@ print(json.dumps({{"ready": True}}), flush=True)
 while True:
     run = jobs.get()["config"]["run"]
     pinned = {{name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}}
+    pinned["ranks"] = sorted(name for name in os.environ if "RANK" in name or "MASTER_" in name)
+    pinned["ranks"] += ["WORLD_SIZE"] * ("WORLD_SIZE" in os.environ)
     note(begun=time.monotonic(), run=run, process=os.getpid(), **pinned)
     while not ((FOLDER / "all").exists() or (FOLDER / run).exists()):
         time.sleep(0.005)
@@ -422,6 +426,73 @@ def test_what_is_no_lock_file_is_an_error_of_one_line(here: Path, kind: str) -> 
     assert outside.read_text() == "precious"
 
 
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_a_slot_without_a_lock_file_is_named_once_and_not_free(
+    here: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = Places(tuple(Slot(i) for i in range(2)), 2)
+    mine, other = Locks(places), Locks(places)
+    path = here / "slots" / "cpu.0"
+    if kind == "link":
+        path.symlink_to(here)
+    else:
+        path.mkdir() if kind == "folder" else os.mkfifo(path)
+    assert [str(slot) for slot in mine.take(1) or []] == ["cpu 1"]
+    assert mine.take(1) is None
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"lossbench: cannot lock slots in [^\n]*/cpu\.0: [^\n]*without it\n", told)
+    assert other.take(1) is None  # the other slot is in use, which is no error
+    assert other.holders()[0].startswith(f"cpu 1 by process {os.getpid()} (")
+    path.rmdir() if kind == "folder" else path.unlink()
+    assert [str(slot) for slot in mine.take(1) or []] == ["cpu 0"]
+
+
+def test_a_held_slot_outlives_files_that_cannot_be_opened_or_written(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk, and then the files of another user who lets nobody in."""
+
+    def refuse(number: int) -> Callable[..., int]:
+        def refused(*_: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        return refused
+
+    mine, other = Locks(on_gpus(3)), Locks(on_gpus(3))
+    for name in ("ftruncate", "pwrite"):
+        monkeypatch.setattr(os, name, refuse(errno.ENOSPC))
+    assert mine.take(1)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(locks, "_open", refuse(errno.EACCES))
+    assert [mine.take(1), mine.take(2, keep=True), mine.take(1)] == [None] * 3
+    assert capsys.readouterr().err.count("Permission denied") == 3  # two slots and whose turn it is
+    assert len(mine.held) == 1
+    with pytest.raises(LaunchError, match="Permission denied; LOSSBENCH_SLOTS"):
+        other.take(1)
+
+
+def test_held_locks_look_used_while_a_sweep_waits(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One GPU is kept for a run on two, the other is somebody's."""
+    blocker = Locks(on_gpus(1))
+    assert blocker.take(1)
+    runs, log = [run("wide", 2)], here / "workers.log"
+    launch = Launch(runs, Store(here), places=on_gpus(2), log=log, tell=str)
+    kept, times = here / "slots" / "gpu.key1", []
+
+    def tick() -> None:
+        times.append(kept.stat().st_mtime)
+        os.utime(kept, (0, 0))
+        monkeypatch.setattr(locks, "TOUCH", 0 if len(times) == 2 else 3600)
+        if len(times) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(launch.events(tick))
+    assert [when > 0 for when in times] == [True, False, True, False]
+
+
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_a_folder_for_locks_that_is_none_is_an_error(here: Path, kind: str) -> None:
     path = here / "slots"
@@ -544,6 +615,15 @@ def test_processors_take_a_slot_per_process(here: Path) -> None:
     assert {i.devices for i in noted(here).values()} == {""}
     wide = sorted((i for i in noted(here).values() if i.run in "ab"), key=lambda i: i.begun)
     assert wide[0].ended <= wide[1].begun
+
+
+def test_workers_are_nobody_s_second_process(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    (here / "all").touch()
+    assert Going(here, [run("a")], on_gpus(1)).end() == ["a"]
+    begun, _ = map(json.loads, (here / "log").read_text().splitlines())
+    assert begun["ranks"] == []
 
 
 def test_slots_of_a_killed_sweep_are_free_when_its_workers_have_gone(here: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_store_that_is_a_file(place: str, here: Path, told: Told) -> None:
     for words in (TRAIN, ["sweep", sweep], ["plan", sweep], ["report", sweep], ["bundle", sweep]):
         code, _, err = told(*words, f"store={place}")
         assert code == 1, words
-        assert one_line(err, f"{place}/", "Not a directory"), err
+        assert one_line(err, f"store={place}", "file is a file, not a folder"), err
     assert (here / "file").read_text() == "mine"
     assert told(*TRAIN, "store=folder")[0] == 0
 

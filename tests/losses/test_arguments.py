@@ -211,6 +211,11 @@ def test_nearest():
         nearest("iou", ["complete_box_iou", "alpha_iou_loss", "x"])
         == "; did you mean 'alpha_iou_loss'?"
     )
+    assert nearest("max", ["mae", "soft_max", "max_hinge"]) == "; did you mean 'max_hinge'?"
+    assert nearest("max", ["mae", "soft_max"]) == "; did you mean 'soft_max'?"
+    assert nearest("irs", ["digit_pairs", "iris"]) == "; did you mean 'iris'?"
+    assert nearest("irs", ["digit_pairs", "x"]) == "; did you mean 'digit_pairs'?"
+    assert nearest("c", ["focal", "ce"]) == "; did you mean 'ce'?"
     many = nearest("?", [f"name_{i:02}" for i in range(33)])
     assert many.endswith("name_18, name_19 and 13 more")
     assert nearest("zzz", ["gamma", "alpha"]) == "; there are alpha, gamma"
