@@ -91,6 +91,7 @@ class Crew:
         for worker in [*self.workers]:
             self.end(worker)
         self.locks.drop()
+        self.locks.give([*self.locks.held])  # of a worker that could not be started
 
     def end(self, worker: Worker) -> None:
         """Wait until it has ended, and let its slots go."""

@@ -652,3 +652,15 @@ def test_workers_that_are_killed_at_once_are_started_again(here: Path) -> None:
     os.kill(worker.process.pid, signal.SIGKILL)
     (here / "all").touch()
     assert going.end() == ["a"]
+
+
+def test_a_worker_that_cannot_be_started_leaves_its_slots_free(tmp_path: Path) -> None:
+    places = Places((Slot(0), Slot(1)), 2)
+    (tmp_path / "workers.log").mkdir()
+    launch = Launch([run("a")], Store(tmp_path), places=places, log=tmp_path / "workers.log")
+    with pytest.raises(LaunchError, match="cannot write"):
+        list(launch.events())
+    locks = Locks(places)
+    taken = locks.take(2)
+    assert taken
+    locks.give(taken)
