@@ -194,3 +194,18 @@ def test_of_two_processes_the_first_writes_what_one_would(tmp_path: Path) -> Non
     for name, weights in mine.items():
         for key, value in weights.items():
             torch.testing.assert_close(theirs[name][key], value, rtol=1e-7, atol=1e-9)
+
+
+def test_weights_of_an_earlier_run_of_one_id_are_not_those_of_the_new_record(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    first = run(iris("trainer.keep=both"), store)
+    before = kept(store, first.id)
+    again = run_once(iris("trainer.keep=none"), store, force=True)
+    assert again is not None
+    assert again.id == first.id
+    there = {path.name for path in store.run_folder(first.id).glob("weights-*")}
+    assert there == {f"{name}.earlier" for name in before}
+    assert run_once(iris("trainer.keep=last"), store) is not None
+    assert (store.run_folder(first.id) / "weights-last.pt").exists()
