@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import hydra
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +18,7 @@ from harness.paths import config_dir
 from harness.record import Record
 from harness.run import check_ready, run_once
 from harness.shown import clean, printable
+from harness.slots import ON_GPUS, processors
 from harness.store import Store, StoreError
 from harness.sweep import store_in
 from harness.trainer import follows, progress_bar
@@ -35,8 +37,18 @@ def train(overrides: Sequence[str]) -> int:
     return train_one(config)
 
 
+def _check_processors(config: RunConfig) -> None:
+    """GPUs are counted with the config."""
+    trainer, there = config.trainer, processors()
+    gpu = trainer.accelerator in ON_GPUS and torch.cuda.device_count()
+    if not gpu and trainer.devices > there:
+        words = f"trainer.devices={trainer.devices}, but {there} processors can be used"
+        raise ValueError(f"{words}, one for each process")
+
+
 def train_one(config: RunConfig, *, brief: bool = False) -> int:
     """Train one checked config, or show the record if it is done; brief is one line."""
+    _check_processors(config)
     store = Store(config.store)
     there = store.read(run_id(config, config.seed))
     bar = [progress_bar()] if sys.stderr.isatty() else []

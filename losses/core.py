@@ -126,7 +126,8 @@ class Loss:
         derivative: the same maths by hand, (output, target, **parameters) to (values, derivative)
             or (values, derivative, counts): the derivative of the sum of values by the output, of
             its shape. Evaluated without a graph, on pieces of a batch, see :mod:`losses.fused`; for
-            losses with one value per item that depends on no other item.
+            losses with one value per item that depends on no other item. With an argument `into`
+            it writes the derivative there, if given a tensor.
         total: torch's own function for the sum or mean of all values, (output, target, reduction=,
             **parameters) to a scalar that every value counts 1 in, or to None where torch has none
             for these parameters: torch adds up without keeping the values.

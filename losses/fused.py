@@ -12,6 +12,7 @@ pieces and kernels of their own, see :mod:`losses.regions`.
 
 import contextlib
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -139,7 +140,8 @@ def _evaluate(
     by_class = any(isinstance(value, Tensor) for value in (*parameters.values(), *defaults))
     whole, scale = by_class or entry.sum_classes, 0.0
     for x, y, mask, into in _pieces(entry, whole, output, target, kept, buffer):
-        values, derivative, counts = _piece(entry, x, y, mask, parameters)
+        given = parameters | {"into": into} if _in_place(entry.derivative) else parameters
+        values, derivative, counts = _piece(entry, x, y, mask, given)
         scale = scale or x.numel() / (values.numel() * output.numel())
         torch.mul(derivative, scale, out=into)
         sums.append(values.sum())
@@ -147,6 +149,12 @@ def _evaluate(
     if entry.sum_classes:
         numbers = [_items(output, kept)]
     return torch.stack(sums).sum(), torch.stack(numbers).sum(), buffer, scale
+
+
+@functools.lru_cache(maxsize=256)
+def _in_place(derivative: Callable[..., Any]) -> bool:
+    """Whether a derivative can be told where to write."""
+    return "into" in inspect.signature(derivative).parameters
 
 
 def _items(output: Tensor, kept: Tensor | None) -> Tensor:
@@ -229,7 +237,7 @@ def _pieces(
     if entry.target == "boxes":
         most *= 3  # tiny operations, of which the number counts
     elif entry.target in ("index", "index or probabilities", "probabilities"):
-        most *= 8  # few buffers beside one of the softmax
+        most *= 16 if _in_place(entry.derivative) else 8  # few buffers beside one of the softmax
     if size <= most or output.ndim < 3:
         yield from split(tensors, max(1, most // size), 0)
         return

@@ -1,6 +1,7 @@
 """What the losses of regions share: one pass of sums per item and class, and who counts."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +16,6 @@ from losses.safe import ratio
 Absent = Literal["smooth", "skip", "one"]
 """What a class costs that an item lacks, see :mod:`losses.segmentation`."""
 RUN = 128  # longest row of additions: float32 loses digits, and a GPU time, in long ones
-PIECES = 4  # times those of losses.fused: here fewer buffers are in use
 SOFTMAX = "the gradient runs through the softmax, which is flat where it is sure"
 SIGMOID = "the gradient runs through the sigmoid, which is flat where it is sure"
 
@@ -72,14 +72,16 @@ def flat(tensor: Tensor, axis: int) -> Tensor:
 class _Kind(NamedTuple):
     """What differs between classes and masks; p and logits are [N, C, L], the target [N, L].
 
-    The last sum, that of the true elements, has no gradient.
+    The last sum, that of the true elements, has no gradient. A spare buffer of a piece's size, if
+    any, is for the rows, or where they need none for what is made of them.
     """
 
     activation: Callable[..., Tensor]
     sums: Callable[..., tuple[Tensor, ...]]  # of p, logits, target, kept, squared
-    rows: Callable[..., Tensor]  # of p, target, kept: the target [N, C, L], for what follows
-    sums_: Callable[..., tuple[Tensor, ...]]  # of p, logits, rows, kept, squared
-    back_: Callable[..., None]  # p becomes the gradient of the logits
+    rows: Callable[..., Tensor]  # of p, target, kept, spare: the target [N, C, L], for what follows
+    sums_: Callable[..., tuple[Tensor, ...]]  # of p, logits, rows, kept, squared, spare
+    back_: Callable[..., None]  # of p, rows, squared, spare, slopes: p becomes the gradient
+    size: int  # of a piece, in those of losses.fused; smaller with more buffers in use
 
 
 def _sums(
@@ -124,15 +126,15 @@ def _by_class(index: Tensor, classes: int, *numbers: Tensor) -> list[Tensor]:
     return [rows.view(items, classes, lanes).sum(-1) for rows in sums]
 
 
-def _one_hot(p: Tensor, index: Tensor, kept: Tensor | None) -> Tensor:
+def _one_hot(p: Tensor, index: Tensor, kept: Tensor | None, spare: Tensor | None) -> Tensor:
     """1 at the true class, of a piece: in the cache it is faster than adding by index."""
     number = index.to(p.dtype).unsqueeze(1)
     if kept is not None:
         number.masked_fill_(~kept.unsqueeze(1), -1)
     classes = torch.arange(p.shape[1], dtype=p.dtype, device=p.device).unsqueeze(1)
-    if torch.compiler.is_compiling():  # never made
+    if spare is None:  # compiling: never made
         return (number == classes).to(p.dtype)
-    return torch.eq(number, classes, out=torch.empty_like(p))
+    return torch.eq(number, classes, out=spare)
 
 
 def _added(rows: Tensor) -> Tensor:
@@ -144,22 +146,26 @@ def _added(rows: Tensor) -> Tensor:
 
 
 def _of_one_hot_(
-    p: Tensor, _: Tensor, hot: Tensor, _kept: Tensor | None, squared: bool
+    p: Tensor, _: Tensor, hot: Tensor, _kept: Tensor | None, squared: bool, _spare: Tensor | None
 ) -> tuple[Tensor, ...]:
     predicted, true = _added(p.square() if squared else p), _added(hot)
     return _added(hot.mul_(p)), predicted, true
 
 
-def _one_row(p: Tensor, y: Tensor, _: Tensor | None) -> Tensor:
+def _one_row(p: Tensor, y: Tensor, _: Tensor | None, _spare: Tensor | None = None) -> Tensor:
     return y.unsqueeze(1).to(p.dtype)
 
 
 def _of_row(
-    p: Tensor, _: Tensor, y: Tensor, _kept: Tensor | None, squared: bool
+    p: Tensor,
+    _: Tensor,
+    y: Tensor,
+    _kept: Tensor | None,
+    squared: bool,
+    spare: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    rows = (p * y, p.square() if squared else p, y.square() if squared else y)
-    both, predicted, true = map(_added, rows)  # y is 0 if it is not kept
-    return both, predicted, true
+    predicted, true = (_added(row.square() if squared else row) for row in (p, y))
+    return _added(torch.mul(p, y, out=spare)), predicted, true  # y is 0 if it is not kept
 
 
 def _of_mask(
@@ -169,11 +175,16 @@ def _of_mask(
 
 
 def _costs_of_row(
-    p: Tensor, logits: Tensor, y: Tensor, kept: Tensor | None, squared: bool
+    p: Tensor,
+    logits: Tensor,
+    y: Tensor,
+    kept: Tensor | None,
+    squared: bool,
+    spare: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     rest = (1 if kept is None else kept.unsqueeze(1).to(y.dtype)) - y
     inside, outside = y * F.logsigmoid(logits), rest * F.logsigmoid(-logits)
-    return -_added(inside), -_added(outside), *_of_row(p, logits, y, kept, squared)
+    return -_added(inside), -_added(outside), *_of_row(p, logits, y, kept, squared, spare)
 
 
 def _of_costs(
@@ -183,22 +194,34 @@ def _of_costs(
 
 
 def _back_to_classes_(
-    p: Tensor, hot: Tensor, squared: bool, by_both: Tensor, by_predicted: Tensor
+    p: Tensor,
+    hot: Tensor,
+    squared: bool,
+    _: Tensor | None,
+    by_both: Tensor,
+    by_predicted: Tensor,
 ) -> None:
     r"""With the slope :math:`g_c` by each p, :math:`p_c (g_c - \sum_k p_k g_k)`."""
     slope = hot.mul_(by_both).add_(2 * p * by_predicted if squared else by_predicted)
     if torch.compiler.is_compiling():  # fewer buffers
         p.mul_(slope - (p * slope).sum(1, keepdim=True))
         return
-    # not into p at once, whose rows may lie apart
-    p.copy_(torch.ops.aten._softmax_backward_data.out(slope, p, 1, p.dtype, grad_input=slope))
+    into = p if p.is_contiguous() else slope  # torch writes to rows that lie together
+    gradient = torch.ops.aten._softmax_backward_data.out(slope, p, 1, p.dtype, grad_input=into)
+    if into is slope:
+        p.copy_(gradient)
 
 
 def _back_to_mask_(
-    p: Tensor, y: Tensor, squared: bool, by_both: Tensor, by_predicted: Tensor
+    p: Tensor,
+    y: Tensor,
+    squared: bool,
+    spare: Tensor | None,
+    by_both: Tensor,
+    by_predicted: Tensor,
 ) -> None:
     r"""With the slope g by each p, :math:`p (1 - p) g`."""
-    slope = (y * by_both).add_(2 * p * by_predicted if squared else by_predicted)
+    slope = torch.mul(y, by_both, out=spare).add_(2 * p * by_predicted if squared else by_predicted)
     torch.ops.aten.sigmoid_backward.grad_input(slope, p, grad_input=p)
 
 
@@ -206,6 +229,7 @@ def _back_to_costs_(
     p: Tensor,
     y: Tensor,
     _: bool,
+    spare: Tensor | None,
     by_inside: Tensor,
     by_outside: Tensor,
     by_both: Tensor,
@@ -213,14 +237,22 @@ def _back_to_costs_(
 ) -> None:
     r"""With those by the costs, i and o, :math:`(1 - p) (p g - y i) + p (1 - y) o`."""
     rest = 1 - p
-    slope = (y * by_both).add_(by_predicted).mul_(p).addcmul_(y, by_inside, value=-1)
+    slope = torch.mul(y, by_both, out=spare).add_(by_predicted).mul_(p)
+    slope.addcmul_(y, by_inside, value=-1)
     p.mul_(1 - y).mul_(by_outside).addcmul_(slope, rest)
 
 
-_SOFTMAX = functools.partial(torch.softmax, dim=1)
-_CLASSES = _Kind(_SOFTMAX, _of_classes, _one_hot, _of_one_hot_, _back_to_classes_)
-_MASK = _Kind(torch.sigmoid, _of_mask, _one_row, _of_row, _back_to_mask_)
-_COSTS = _Kind(torch.sigmoid, _of_costs, _one_row, _costs_of_row, _back_to_costs_)
+def _softmax(logits: Tensor, out: Tensor | None) -> Tensor:
+    """Over axis 1; by powers of 2, which take a quarter of exp's time where MKL's exp is slow."""
+    if out is None or out.device.type != "cpu":
+        return torch.softmax(logits, 1, out=out)
+    torch.sub(logits, logits.amax(1, keepdim=True), out=out).mul_(1 / math.log(2)).exp2_()
+    return out.div_(out.sum(1, keepdim=True))
+
+
+_CLASSES = _Kind(_softmax, _of_classes, _one_hot, _of_one_hot_, _back_to_classes_, 8)
+_MASK = _Kind(torch.sigmoid, _of_mask, _one_row, _of_row, _back_to_mask_, 8)
+_COSTS = _Kind(torch.sigmoid, _of_costs, _one_row, _costs_of_row, _back_to_costs_, 4)
 
 
 class _ByHand(torch.autograd.Function):
@@ -257,8 +289,8 @@ class _ByHand(torch.autograd.Function):
         if p is None:  # the graph was retained, and the buffer given away
             p, _ = _evaluate(kind, logits, y, kept, ctx.squared)
         over = (slope.unsqueeze(-1).expand_as(p) for slope in slopes)
-        for piece, part, mask, *own in _pieces(p, y, kept, *over):
-            kind.back_(piece, kind.rows(piece, part, mask), ctx.squared, *own)
+        for piece, part, mask, *own, spare in _pieces(kind, p, y, kept, *over):
+            kind.back_(piece, kind.rows(piece, part, mask, spare), ctx.squared, spare, *own)
         return None, p, None, None, None
 
 
@@ -267,7 +299,7 @@ def _evaluate(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Probabilities [N, C, L] in one buffer, and the sums."""
     p = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    sums = [_of_piece(kind, squared, *piece) for piece in _pieces(logits, y, kept, p)]
+    sums = [_of_piece(kind, squared, *piece) for piece in _pieces(kind, logits, y, kept, p)]
     # a piece has several items, or an item several pieces
     rows = (torch.cat(pieces).view(len(p), -1, p.shape[1]) for pieces in zip(*sums, strict=True))
     return p, tuple(row.sum(1) for row in rows)
@@ -280,9 +312,10 @@ def _of_piece(
     y: Tensor,
     kept: Tensor | None,
     into: Tensor | None = None,
+    spare: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     p = _probabilities(kind, logits, kept, into)
-    return kind.sums_(p, logits, kind.rows(p, y, kept), kept, squared)
+    return kind.sums_(p, logits, kind.rows(p, y, kept, spare), kept, squared, spare)
 
 
 def _gradient(
@@ -294,7 +327,8 @@ def _gradient(
     slopes: tuple[Tensor, ...],
 ) -> Tensor:
     p = _probabilities(kind, logits, kept)
-    kind.back_(p, kind.rows(p, y, kept), squared, *(slope.unsqueeze(-1) for slope in slopes))
+    rows = kind.rows(p, y, kept, None)
+    kind.back_(p, rows, squared, None, *(slope.unsqueeze(-1) for slope in slopes))
     return p
 
 
@@ -308,13 +342,18 @@ def _kernel(function: Callable[..., Any], kind: _Kind, squared: bool) -> Any:
     return fused.kernel(kernel, f"{function.__name__}_{kind.sums_.__name__}_{squared}")
 
 
-def _pieces(p: Tensor, *others: Tensor | None) -> Iterator[tuple[Any, ...]]:
-    """The same part of every tensor: some items, or some elements of one."""
+def _pieces(kind: _Kind, p: Tensor, *others: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """The same part of every tensor, some items or some elements of one; then a spare buffer."""
     _, classes, length = p.shape
-    most = PIECES * fused.PIECE.get(p.device.type, fused.WHOLE)
+    piece = fused.PIECE.get(p.device.type)
+    most = fused.WHOLE if piece is None else kind.size * piece
     few, short = max(1, most // (classes * length)), max(1, most // classes)
+    spare = p.new_empty(min(p.numel(), max(most, classes)))
     for items in fused.split((p, *others), few, 0):
-        yield from fused.split(items, short, -1)
+        for part in fused.split(items, short, -1):
+            assert part[0] is not None
+            shape = part[0].shape
+            yield *part, spare[: shape.numel()].view(shape)
 
 
 def tversky_error(sums: Sums, fp_weight: float, fn_weight: float, smooth: float) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main, parser
+from harness.slots import processors
 from harness.store import Store
 from tests.harness.spine import (
     IRIS,
@@ -201,6 +202,16 @@ def test_options_and_overrides_mix_in_any_order(
     ):
         assert main(["plan", *words]) == 0
         assert "2 arms x 5 seeds = 10 runs; 0 done, 10 to run in 3 proc" in capsys.readouterr().out
+
+
+def test_a_run_on_more_processors_than_there_are_does_not_start(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["trainer.accelerator=cpu", "trainer.devices=5000", "trainer.strategy=ddp"]
+    assert main(["train", *IRIS, *words]) == 2
+    error = f"lossbench: trainer.devices=5000, but {processors()} processors can be used, one for "
+    assert capsys.readouterr().err.startswith(error)
+    assert not started(here / "results")
 
 
 def test_an_error_is_shown_in_full_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
