@@ -239,6 +239,8 @@ def plan(name: str, overrides: Sequence[str], choice: Choice) -> list[Note]:
     places = places_for([made], left, choice) if left and not wanted.launch else None
     notes = compare(made, records).notes
     print(summary(made, records, left, places, arms=True))
+    if left and wanted.launch:
+        print(f"launch    {clean(cluster.words(wanted.launch))}")
     for note in serious(notes):
         print(f"{note.level:<10}{clean(note.text)}")
     return notes
