@@ -182,7 +182,10 @@ class Locks:
             except BaseException:
                 os.close(handle)
                 raise
-        except (BlockingIOError, FileNotFoundError):
+        except FileNotFoundError:  # somebody tidied up; the next call finds a new folder
+            folder()
+            return None
+        except BlockingIOError:
             return None
         except OSError as error:
             self.faults[name] = _no_lock(path, error)

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -395,6 +396,14 @@ def test_no_more_than_most_are_held(here: Path) -> None:
     assert mine.take(2) is None
     assert mine.take(1)
     assert mine.take(1) is None
+
+
+def test_a_folder_of_locks_that_is_removed_meanwhile_is_made_again(here: Path) -> None:
+    mine = Locks(on_gpus(1))
+    shutil.rmtree(here / "slots")
+    assert mine.take(1) is None
+    assert mine.take(1)
+    assert Locks(on_gpus(1)).take(1) is None
 
 
 def test_files_left_behind_lock_nothing(here: Path) -> None:
