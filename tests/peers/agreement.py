@@ -19,7 +19,7 @@ def library(name: str) -> ModuleType:
         try:
             return importlib.import_module(name)
         except ImportError as error:
-            pytest.skip(f"needs the extra 'peers': {error}", allow_module_level=True)
+            pytest.skip(f"needs extras 'peers', 'references': {error}", allow_module_level=True)
 
 
 def sloped(formula: Formula, output: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
