@@ -28,6 +28,7 @@ class Progress:
 
     def __init__(self, plan: Plan, records: dict[str, Record], to_do: int, out: TextIO) -> None:
         self.plan, self.records, self.to_do, self.out = plan, records, to_do, out
+        self.before, self.total = len(records), len(records) + to_do
         self.live = out.isatty()
         self.started = self.drawn = time.monotonic()
         self.ended = 0
@@ -41,10 +42,15 @@ class Progress:
         if self.live:
             self.draw()
             return
-        run, count = event.run, f"{self.ended:>{len(str(self.to_do))}}/{self.to_do}"
+        run, count = event.run, f"{self._ended:>{len(str(self.total))}}/{self.total}"
         label, result = self._label(run.task, run.arm), self._result(event, record)
         which = f"seed {run.seed}" if run.trial is None else f"trial {run.trial} seed {run.seed}"
         print(f"[{count}] {label}  {which}  {result}", file=self.out, flush=True)
+
+    @property
+    def _ended(self) -> int:
+        """How many of all runs, those before this call among them."""
+        return self.before + self.ended
 
     def _result(self, event: Event, record: Record | None) -> str:
         if event.status != "done" or record is None:
@@ -75,7 +81,7 @@ class Progress:
         spent = time.monotonic() - self.started
         left = spent / self.ended * (self.to_do - self.ended) if self.ended else None
         wait = "starting" if left is None else f"about {clock(left)} left"
-        lines = [f"{self.plan.name}  {self.ended}/{self.to_do} runs  {clock(spent)}  {wait}"]
+        lines = [f"{self.plan.name}  {self._ended}/{self.total} runs  {clock(spent)}  {wait}"]
         width = max(len(self._label(cell.task, cell.arm)) for cell in self.plan.cells)
         lines += [self._line(cell, width) for cell in self.plan.cells]
         return _fit(lines)

@@ -85,6 +85,7 @@ def test_a_sweep_goes_on_where_it_was_and_trains_nothing_twice(
     out = capsys.readouterr().out
     assert "2 done, 4 to run" in out
     lines = [line for line in out.splitlines() if line.startswith("[")]
+    assert [line[:5] for line in lines] == [f"[{number}/6]" for number in range(3, 7)]
     assert [line.split()[1:4] for line in lines] == [
         [arm, "seed", seed] for seed in "01" for arm in ("wild", "focal")
     ]

@@ -69,6 +69,15 @@ def test_elsewhere_there_is_a_line_per_run() -> None:
     assert "\x1b" not in out.getvalue()
 
 
+def test_runs_of_earlier_calls_count() -> None:
+    plan = make_plan(seeds=4)
+    out = io.StringIO()
+    ends(plan, make_records(plan), out, known=7)
+    assert [line[:7] for line in out.getvalue().splitlines()] == [
+        f"[{number:>2}/12]" for number in range(8, 13)
+    ]
+
+
 def test_what_went_wrong_is_said_in_its_line() -> None:
     plan = make_plan(seeds=3, tasks=("digits", "wine"))
     records = lose(plan, make_records(plan), "focal", [0], "diverged")
@@ -95,7 +104,7 @@ def test_a_terminal_shows_one_picture_in_place(size: None) -> None:
     out = Screen()
     ends(plan, records, out, known=3)
     head, *arms = out.seen()
-    assert head.startswith("losses  21/21 runs")
+    assert head.startswith("losses  24/24 runs")
     assert [line.split()[0] for line in arms] == plan.arms
     assert arms[0].count("█") == module.BAR
     assert "8/8" in arms[0]
