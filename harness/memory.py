@@ -1,6 +1,7 @@
 """When memory runs out: how libraries say so, and what a person may do about it."""
 
 import errno
+import re
 
 import torch
 
@@ -30,8 +31,18 @@ def told(error: BaseException, config: RunConfig) -> str:
     shared = f" over {trainer.devices} devices" if trainer.devices > 1 else ""
     return (
         f"out of memory on {_device(error)} with trainer.batch_size={trainer.batch_size}{shared}: "
-        f"try {smaller}a smaller model, or fewer runs at once; {said}"
+        f"try {smaller}a smaller model, or fewer runs at once; {_rounded(said)}"
     )
+
+
+def _rounded(said: str) -> str:
+    """Bytes in MB or GB, where there are a million or more."""
+
+    def size(found: re.Match[str]) -> str:
+        count = int(found[1])
+        return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+    return re.sub(r"\b(\d{7,}) bytes\b", size, said)
 
 
 def _device(error: BaseException) -> str:

@@ -94,6 +94,15 @@ def test_a_model_beyond_a_limit_fails_and_the_process_goes_on(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("count", "shown"),
+    [(12, "12 bytes"), (3 * 10**6, "3 MB"), (2**31, "2.1 GB"), (4 * 10**13, "40,000.0 GB")],
+)
+def test_much_memory_is_told_in_large_units(count: int, shown: str) -> None:
+    error = RuntimeError(f"can't allocate memory: you tried to allocate {count} bytes. Error 12")
+    assert f"you tried to allocate {shown}. Error 12" in memory.told(error, iris())
+
+
+@pytest.mark.parametrize(
     ("error", "out"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), True),
