@@ -20,6 +20,7 @@ POWER = 0.8
 EXACT_FLIPS = 16  # seeds up to which all 2^n sign patterns are enumerated
 FLIP_DRAWS = 20_000  # random sign patterns beyond; standard error .0015 at p = .05
 FLIP_SEED = 0
+NEXT_TO_NOTHING = 5  # sd; seeds that show no smaller difference show next to nothing
 MOST_SEEDS = 1000  # more than this is reported as "over 1000"
 ROUNDING = 1e-9  # a spread below this share of the mean difference is arithmetic, not data
 
@@ -200,9 +201,8 @@ def evidence(n: int, comparisons: int) -> str:
         return "one arm: nothing to compare"
     if least is None:
         return f"{n} seed{'' if n == 1 else 's'} can show no difference: 2 or more give an interval"
+    size = f"a difference of {math.ceil(least * 10) / 10:.1f} sd or more"
+    if least > NEXT_TO_NOTHING:
+        size = 'next to nothing: expect "not enough evidence"'
     plural = "" if comparisons == 1 else "s"
-    size = math.ceil(least * 10) / 10
-    return (
-        f"{n} paired seeds can show a difference of {size:.1f} sd or more "
-        f"(power .8, {comparisons} comparison{plural})"
-    )
+    return f"{n} paired seeds can show {size} (power .8, {comparisons} comparison{plural})"

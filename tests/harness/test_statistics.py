@@ -188,6 +188,10 @@ def test_evidence_in_words() -> None:
     assert least is not None
     shown = float(s.evidence(10, 7).split(" of ")[1].split(" sd")[0])
     assert least <= shown < least + 0.1  # rounded up, never down
+    for n, comparisons in ((2, 1), (3, 7), (4, 1), (4, 20)):
+        words, least = s.evidence(n, comparisons), s.detectable(n, comparisons)
+        assert least is not None
+        assert ("next to nothing" in words) == (least > s.NEXT_TO_NOTHING) == (" sd" not in words)
 
 
 @pytest.mark.parametrize("n", [3, 10])
