@@ -82,11 +82,18 @@ def _check_model(config: RunConfig, model: nn.Module, batches: Batches) -> None:
     name, trainer = config.model["name"], config.trainer
     if config.data.get("normalise") and getattr(model, "normalises", False):
         raise ValueError(f"{name} normalises colours itself: set data.normalise=false")
-    least = min(len(rows) for rows in batches.rows(0))
+    sizes = [len(rows) for rows in batches.rows(0)]
+    least, most = min(sizes), -(-max(sizes) // trainer.devices)
     normed = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())
     if trainer.accumulate > 1 and (normed or models.get(name).gives == "boxes"):
         why = "normalises over the batch" if normed else "is a detector"
         raise ValueError(f"trainer.accumulate={trainer.accumulate}: {name} {why}, not in parts")
+    if most <= trainer.accumulate > 1:
+        shared = f" over {trainer.devices} devices" if trainer.devices > 1 else ""
+        raise ValueError(
+            f"trainer.accumulate={trainer.accumulate} must be less than the {most} items of a "
+            f"batch, with trainer.batch_size={trainer.batch_size}{shared}"
+        )
     if least // trainer.devices != 1 or not normed or models.get(name).gives == "boxes":
         return
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -47,7 +47,7 @@ def gradient(overrides: list[str], parts: int) -> tuple[Tensor, int]:
 
 
 @pytest.mark.parametrize("overrides", CASES.values(), ids=CASES)
-@pytest.mark.parametrize("parts", [2, 7, 60])
+@pytest.mark.parametrize("parts", [2, 7, 55])
 def test_the_gradient_is_that_of_the_whole_batch(overrides: list[str], parts: int) -> None:
     """61 items leave ragged parts; 1e-12: other orders of sums in float64."""
     whole, parted = gradient(overrides, 1)[0], gradient(overrides, parts)[0]
@@ -102,6 +102,21 @@ def test_it_is_part_of_a_run_where_the_model_draws_part_by_part(key: str) -> Non
 def test_models_that_look_at_the_batch_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_ready(compose([*overrides, "trainer.accumulate=2"]))
+
+
+@pytest.mark.parametrize(
+    ("batch", "parts", "most"), [(8, 8, 8), (8, 100, 8), (64, 40, 30), (8, 7, None), (1, 1, None)]
+)
+def test_fewer_parts_than_items(batch: int, parts: int, most: int | None) -> None:
+    """Of 30 items that train no batch has more."""
+    words = ["task=classification/iris", "loss=cross_entropy", "data.train_size=30"]
+    config = compose([*words, f"trainer.batch_size={batch}", f"trainer.accumulate={parts}"])
+    if most is None:
+        check_ready(config)
+        return
+    told = f"trainer.accumulate={parts} must be less than the {most} items of a batch, with "
+    with pytest.raises(ValueError, match=f"^{told}trainer.batch_size={batch}$"):
+        check_ready(config)
 
 
 def test_no_parts_are_refused() -> None:
