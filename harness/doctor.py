@@ -1,7 +1,8 @@
-"""Checking an installation: versions, devices, disk, store, configs, losses."""
+"""Checking an installation: versions, devices, extras, disk, store, losses, configs, sweeps."""
 
 import contextlib
 import functools
+import importlib.util
 import shutil
 import sys
 import tempfile
@@ -12,15 +13,21 @@ from typing import Any
 import torch
 
 import losses
-from harness import data, models, provenance, tasks
+from harness import data, models, provenance, slots, tasks
 from harness.build import build_plan
 from harness.compose import compose, expand, options
 from harness.config import RunConfig
+from harness.outlook import many
 from harness.paths import config_dir
+from harness.plan import PlannedRun
 from harness.prepare import check_fit
 from harness.sweep import request
 from harness.sweepfile import read
 from losses.arguments import ClassCounts, describe
+
+EXTRAS = {"slurm": "submitit", "ray": "ray", "tune": "optuna", "tensorboard": "tensorboard",
+          "wandb": "wandb", "mlflow": "mlflow"}  # fmt: skip
+"""Extras that a command may ask for, and the module of each."""
 
 
 def doctor(overrides: Sequence[str]) -> int:
@@ -30,6 +37,7 @@ def doctor(overrides: Sequence[str]) -> int:
     checks: dict[str, Callable[[], str]] = {
         "versions": _versions,
         "devices": _devices,
+        "extras": _extras,
         "disk": lambda: _disk(store),
         "store": lambda: _writable(store),
         "losses": _losses,
@@ -38,6 +46,8 @@ def doctor(overrides: Sequence[str]) -> int:
     }
     worst = 0
     for name, check in checks.items():
+        if name == "losses":
+            print("      the rest tries every loss, config and sweep: a minute or more", flush=True)
         if sys.stdout.isatty():  # some take half a minute
             print(f"      {name}", end="\r", flush=True)
         try:
@@ -53,9 +63,19 @@ def _versions() -> str:
 
 
 def _devices() -> str:
-    count = torch.cuda.device_count()
-    named = [torch.cuda.get_device_name(i) for i in range(count)]
-    return ", ".join([*named, f"{provenance.machine('cpu', 1)['cpus']} processors"])
+    named = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    places = slots.find([PlannedRun("", "", "", 0, {})])
+    there = ", ".join([*(named or ["no GPU"]), many(slots.processors(), "processor")])
+    return f"{there}; a sweep has {many(places.most, 'slot')}{places.where()}"
+
+
+def _extras() -> str:
+    there = {name: importlib.util.find_spec(module) is not None for name, module in EXTRAS.items()}
+    having = ", ".join(name for name in there if there[name]) or "none"
+    lacking = ", ".join(name for name in there if not there[name])
+    sbatch = shutil.which("sbatch")
+    submits = f"sbatch is {sbatch}" if sbatch else "no sbatch"
+    return "; ".join([having, *([f"without {lacking}"] if lacking else []), submits])
 
 
 def _existing(store: Path) -> Path:
