@@ -26,6 +26,9 @@ examples:
   lossbench atlas focal bce --out my_atlas
 """
 
+JOBS = "processes at once (one on each GPU, or else on each processor)"
+CLUSTER = "launch=slurm or launch=ray trains on a cluster; its keys: harness/cluster/README.md"
+
 
 class _Parser(argparse.ArgumentParser):
     """Names the nearest command where there is none of that name."""
@@ -84,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
         ("report", "compare the records there are, also of a half-finished sweep, or of several"),
     ):
         added = commands.add_parser(name, help=words, description=words)
+        if name == "sweep":
+            added.epilog = CLUSTER
         added.add_argument("name", help="a shipped sweep, or the path of a YAML file")
         help_ = "key=value for all arms, seeds=N, store=PATH"
         help_ += ", launch=slurm or ray" if name == "sweep" else ""
@@ -106,13 +111,14 @@ def parser() -> argparse.ArgumentParser:
     command("demo", "a small sweep on real data, ending in a table and a report")
     _add_bundles(command)
     _add_describing(command)
-    command("doctor", "check versions, devices, disk, store, configs and losses")
+    words = "check versions, GPUs, extras, disk, store, then (a minute or more) losses and configs"
+    command("doctor", words)
     return top
 
 
 def _add_places(added: argparse.ArgumentParser) -> None:
     """The options that say where runs train."""
-    added.add_argument("--jobs", type=_positive, metavar="N", help="processes at once")
+    added.add_argument("--jobs", type=_positive, metavar="N", help=JOBS)
     help_ = "GPUs to use, such as 0,1 (all that can be seen)"
     added.add_argument("--devices", metavar="LIST", help=help_)
     added.add_argument("--per-device", type=_positive, metavar="K", help="runs on each GPU (1)")
@@ -132,7 +138,7 @@ def _add_bundles(command: Callable[..., argparse.ArgumentParser]) -> None:
     again.add_argument("--sample", type=_positive, metavar="K", help="K runs, spread over arms")
     again.add_argument("--store", metavar="FOLDER", help="for its records (below results)")
     again.add_argument("--device", choices=("cpu", "gpu", "auto"), help="as the bundle if not said")
-    again.add_argument("--jobs", type=_positive, metavar="N", help="processes at once")
+    again.add_argument("--jobs", type=_positive, metavar="N", help=JOBS)
 
 
 def _add_describing(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -197,8 +197,11 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     top = {field.name for field in dataclasses.fields(RunConfig)}
     for override in parsed:
         key = override.key_or_group
-        if re.split(r"[./@]", key)[0] not in top:  # hydra.* is read by train -m alone
-            raise ValueError(f"config has no key '{key}'{nearest(key, top)}")
+        first = re.split(r"[./@]", key)[0]
+        if first not in top:  # hydra.* is read by train -m alone
+            launch = "; launch= is for the commands sweep and claim"
+            hint = launch if first == "launch" else nearest(key, top)
+            raise ValueError(f"config has no key '{key}'{hint}")
     if not any(override.key_or_group == "loss" for override in parsed):
         raise ValueError("a run needs loss=NAME, such as loss=cross_entropy; see lossbench losses")
     try:

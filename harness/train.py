@@ -15,13 +15,13 @@ from harness.compose import compose, expand, register, with_settings
 from harness.config import RunConfig, check, run_id
 from harness.nested import flat
 from harness.paths import config_dir
-from harness.record import Record
+from harness.record import Record, weights_kept
 from harness.run import check_ready, run_once
 from harness.shown import clean, printable
 from harness.slots import ON_GPUS, processors
 from harness.store import Store, StoreError
 from harness.sweep import store_in
-from harness.trainer import follows, progress_bar
+from harness.trainer import follows, progress
 
 
 def train(overrides: Sequence[str]) -> int:
@@ -51,9 +51,8 @@ def train_one(config: RunConfig, *, brief: bool = False) -> int:
     _check_processors(config)
     store = Store(config.store)
     there = store.read(run_id(config, config.seed))
-    bar = [progress_bar()] if sys.stderr.isatty() else []
     again = there is not None and there.status != "done"
-    record = run_once(config, store, force=again, callbacks=bar)
+    record = run_once(config, store, force=again, callbacks=[progress()])
     if follows():
         return 0
     if record is None:
@@ -89,7 +88,9 @@ def describe(record: Record, store: Store) -> str:
     lines += [f"note      {clean(note)}" for note in record.notes]
     if record.parameters and record.seconds:
         took = f"{record.steps} steps in {record.seconds['total']:.1f} s"
-        lines.append(f"model     {record.parameters} parameters, {took}")
+        devices = clean(record.provenance.get("devices", 1))
+        where = f" on {devices} devices" if devices != "1" else ""
+        lines.append(f"model     {record.parameters} parameters, {took}{where}")
     names = sorted({name.partition("/")[2] for name in record.metrics})
     if names:
         others = "".join(f"{clean(name):>14}" for name in record.references)
@@ -100,7 +101,10 @@ def describe(record: Record, store: Store) -> str:
         cells = "".join(f"{'' if v is None else format(v, '.4g'):>{12 + 2 * (i > 1)}}"
                         for i, v in enumerate(pair))  # fmt: skip
         lines.append(f"{clean(name):<24}{cells}")
-    lines.append(f"record    {store.run_folder(record.id) / 'record.json'}")
+    folder = store.run_folder(record.id)
+    lines.append(f"record    {folder / 'record.json'}")
+    kept = weights_kept(folder, "both").values()
+    lines += [f"weights   {path}" for path in kept if path.exists()]
     return "\n".join(lines)
 
 

@@ -3,10 +3,12 @@
 import contextlib
 import logging
 import os
+import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -16,14 +18,38 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 from harness.checkpoint import Files
 from harness.config import RunConfig
+from harness.progress import clock
 from harness.tasks.base import Task
 
 DETERMINISTIC: dict[str, bool | Literal["warn"]] = {"none": False, "warn": "warn", "strict": True}
 
 
-def progress_bar() -> Callback:
-    """A bar of epochs on stderr."""
-    return TQDMProgressBar(refresh_rate=20)
+PAUSE = 30.0
+"""Seconds until a run says for the first time how far it is, where it has no terminal."""
+
+
+def progress() -> Callback:
+    """A bar of epochs on stderr, or lines now and then where that is no terminal."""
+    return TQDMProgressBar(refresh_rate=20) if sys.stderr.isatty() else _Lines()
+
+
+class _Lines(Callback):
+    """Says how far training is: every PAUSE seconds, in a long run after each tenth of its time."""
+
+    def on_train_start(self, trainer: Trainer, _: Any) -> None:
+        self.started = self.said = time.monotonic()
+        self.first = trainer.global_step  # not 0 where a stopped run goes on
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        now, step = time.monotonic(), trainer.global_step
+        spent = now - self.started
+        if now - self.said < max(PAUSE, spent / 10):
+            return
+        self.said, steps = now, int(trainer.estimated_stepping_batches)
+        left = clock(spent / max(1, step - self.first) * (steps - step))
+        epochs = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        line = f"{epochs}  step {step}/{steps}  {clock(spent)}  about {left} left"
+        print(line, file=sys.stderr, flush=True)
 
 
 def follows() -> bool:

@@ -17,7 +17,10 @@ def add(
     words = "test claims: train what is missing, judge; without a name, list them"
     claim = command("claim", words, overrides=False)
     claim.add_argument(
-        "words", nargs="*", metavar="NAME", help="claims, YAML files, all; seeds=N, store=PATH"
+        "words",
+        nargs="*",
+        metavar="NAME",
+        help="claims, YAML files, all; seeds=N, store=PATH, launch=slurm or ray",
     )
     claim.add_argument("--report", action="store_true", help="write the page of them all")
     claim.add_argument("--judge-only", action="store_true", help="train nothing")

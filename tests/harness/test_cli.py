@@ -1,17 +1,22 @@
 """Commands as a person types them: what they print, leave behind, import, and end with."""
 
+import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from harness import trainer
 from harness.cli import main, parser
+from harness.record import Record
 from harness.slots import processors
 from harness.store import Store
+from harness.train import describe
 from tests.harness.spine import (
     IRIS,
     ROOT,
@@ -50,6 +55,19 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert example in group.choices
 
 
+@pytest.mark.parametrize("command", ["sweep", "claim"])
+def test_help_tells_of_clusters_and_of_processes(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "launch=slurm or" in out
+    assert "processes at once (one on each GPU, or else on each processor)" in out
+    (path,) = re.findall(r"harness/cluster/\S+", out) if command == "sweep" else [""]
+    assert (ROOT / path).exists()
+
+
 def test_python_m_is_the_same_command(here: Path) -> None:
     done = python(["-m", "harness", "sweep", "quik"], here)
     assert (done.returncode, done.stdout) == (2, "")
@@ -75,6 +93,35 @@ def test_train_shows_metrics_and_trains_once(
     assert started(here / "results") == before
     assert main([*words, "store=a place/with spaces"]) == 0
     assert records(here / "a place/with spaces").keys() == {run}
+
+
+def test_train_names_the_weights_that_stay(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for keep, names in (("none", []), ("last", ["last"]), ("both", ["last", "best"])):
+        assert main(["train", *IRIS, f"trainer.keep={keep}", f"store={keep}"]) == 0
+        (run,) = records(here / keep)
+        found = re.findall(r"^weights +(.*)$", capsys.readouterr().out, re.MULTILINE)
+        assert found == [f"{keep}/runs/{run}/weights-{name}.pt" for name in names]
+
+
+def test_train_says_on_how_many_devices() -> None:
+    for devices, end in (({}, ""), ({"devices": 1}, ""), ({"devices": 2}, " on 2 devices")):
+        facts = {"parameters": 7, "steps": 9, "seconds": {"total": 0.5}, "provenance": devices}
+        told = describe(Record("a", "done", {}, 0, **facts), Store("results"))  # type: ignore[arg-type]
+        assert f"model     7 parameters, 9 steps in 0.5 s{end}\n" in told
+
+
+def test_a_long_run_says_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes a minute; lines come after each, and later after a tenth of the time."""
+    now = itertools.count(0.0, 60.0)
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    assert main(["train", *IRIS, "trainer.epochs=10"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "epoch 1/10  step 1/30  1:00  about 29:00 left"
+    assert [int(line.split()[3].partition("/")[0]) for line in lines] == [
+        *range(1, 11), *range(12, 21, 2), 23, 26, 29
+    ]  # fmt: skip
 
 
 def test_train_ends_with_1_unless_the_run_is_done(
@@ -158,6 +205,10 @@ def test_a_report_works_without_any_record(here: Path, capsys: pytest.CaptureFix
         (["train"], "a run needs loss=NAME, such as loss=cross_entropy; see lossbench losses"),
         (["train", "loss=focal", "-x"], "train has no option -x; see lossbench train -h"),
         (["train", "loss=focal", "--seed=3"], "train has no option --seed=3"),
+        (
+            ["train", "loss=focal", "launch.gpus=1"],
+            "config has no key 'launch.gpus'; launch= is for the commands sweep and claim",
+        ),
         (["losses", "focal", "huber"], "losses takes one name and plugins=[FILE.py]"),
         (["doctor", "--all"], "doctor has no option --all"),
     ],
