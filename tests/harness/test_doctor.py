@@ -42,7 +42,8 @@ def test_extras_are_those_that_can_be_installed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert doctor.EXTRAS.keys() == project["optional-dependencies"].keys() - {"peers", "test"}
+    extras = project["optional-dependencies"].keys()
+    assert doctor.EXTRAS.keys() == extras - {"peers", "references", "test"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: name == "submitit" or None)
     monkeypatch.setattr(shutil, "which", {"sbatch": "bin/sbatch"}.get)
     others = "ray, tune, tensorboard, wandb, mlflow"
