@@ -239,7 +239,7 @@ def focal_term(log_odds: Tensor, gamma: float | Tensor) -> Tensor:
     log_p = F.logsigmoid(log_odds)
     if isinstance(gamma, float | int) and gamma == 0:
         return -log_p
-    return torch.exp(gamma * (log_p - log_odds)) * -log_p
+    return torch.exp(gamma * F.logsigmoid(-log_odds)) * -log_p
 
 
 @loss(

@@ -73,6 +73,12 @@ def eager(*tensors: Tensor) -> bool:
     return all(torch._C._functorch.maybe_get_level(tensor) == -1 for tensor in tensors)
 
 
+def several(slope: Tensor) -> bool:
+    """Whether it stands for several slopes at once."""
+    functorch = torch._C._functorch
+    return functorch.is_legacy_batchedtensor(slope) or functorch.maybe_get_level(slope) != -1
+
+
 def fraction(
     entry: "Loss",
     output: Tensor,
@@ -96,7 +102,8 @@ class _Fused(torch.autograd.Function):
         parameters: dict[str, Any],
     ) -> tuple[Tensor, Tensor]:
         ctx.entry, ctx.parameters = entry, parameters
-        ctx.save_for_backward(output, target, kept)
+        ctx.tensors = [name for name, value in parameters.items() if isinstance(value, Tensor)]
+        ctx.save_for_backward(output, target, kept, *(parameters[name] for name in ctx.tensors))
         numerator, denominator, *rest = _evaluate(entry, output, target, kept, parameters)
         ctx.derivative, ctx.scale = rest
         ctx.mark_non_differentiable(denominator)
@@ -104,17 +111,18 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        output, target, kept = ctx.saved_tensors
+        output, target, kept, *own = ctx.saved_tensors
+        parameters = ctx.parameters | dict(zip(ctx.tensors, own, strict=True))
         nothing = (None, None, None)
         if torch.is_grad_enabled():  # somebody will differentiate again
-            plain = ctx.entry.plain(output, target, kept, ctx.parameters).values.sum()
+            plain = ctx.entry.plain(output, target, kept, parameters).values.sum()
             (gradient,) = torch.autograd.grad(plain, output, slope, create_graph=True)
             return None, gradient, *nothing
         derivative, ctx.derivative = ctx.derivative, None
         if derivative is None:  # the graph was retained, and the buffer given away
-            derivative = _evaluate(ctx.entry, output, target, kept, ctx.parameters)[2]
+            derivative = _evaluate(ctx.entry, output, target, kept, parameters)[2]
         slope = slope / ctx.scale
-        if torch._C._functorch.is_legacy_batchedtensor(slope):  # several slopes at once
+        if several(slope):
             return None, derivative * slope, *nothing
         if slope.device.type == "cpu" and slope == 1:  # elsewhere asking takes longer
             return None, derivative, *nothing

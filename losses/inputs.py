@@ -19,6 +19,12 @@ IGNORING = ("index", "index or probabilities", "probabilities", "ordinal", "bina
 NUMBERS = ("binary", "real", "boxes", "place")
 """Kinds of targets that are numbers, of whatever dtype."""
 
+COMPARED_AS = {  # torch finds no smallest and largest of these
+    torch.bool: torch.uint8,
+    torch.uint16: torch.int32,
+    torch.uint32: torch.int64,
+    torch.uint64: torch.int64,
+}
 AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")  # to ask torch for them breaks compiling in 2.11
 
 
@@ -233,7 +239,7 @@ def _highest(tensor: Tensor) -> tuple[float, float]:
 def _extremes(tensor: Tensor) -> tuple[float, float]:
     if tensor.is_floating_point():  # two passes take less time than torch's one
         return tensor.amin().item(), tensor.amax().item()
-    low, high = (tensor.byte() if tensor.dtype is torch.bool else tensor).aminmax()
+    low, high = tensor.to(COMPARED_AS.get(tensor.dtype, tensor.dtype)).aminmax()
     return low.item(), high.item()
 
 

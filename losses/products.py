@@ -63,7 +63,7 @@ class _InPieces(torch.autograd.Function):
     def backward(ctx: Any, by_row: Tensor, by_column: Tensor) -> tuple[Tensor | None, ...]:
         r"""With slopes a and b, :math:`(a_i e^{s_{ij} - r_i} + b_j e^{s_{ij} - c_j})` by scores."""
         first, second, rows, columns = ctx.saved_tensors
-        batched = map(torch._C._functorch.is_legacy_batchedtensor, (by_row, by_column))
+        batched = map(fused.several, (by_row, by_column))
         if torch.is_grad_enabled() or any(batched):
             return _by_autograd(first, second, by_row, by_column)
         if second is None:  # scores and their slopes are symmetric: each vector is met twice

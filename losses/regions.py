@@ -203,8 +203,8 @@ def _back_to_classes_(
 ) -> None:
     r"""With the slope :math:`g_c` by each p, :math:`p_c (g_c - \sum_k p_k g_k)`."""
     slope = hot.mul_(by_both).add_(2 * p * by_predicted if squared else by_predicted)
-    if torch.compiler.is_compiling():  # fewer buffers
-        p.mul_(slope - (p * slope).sum(1, keepdim=True))
+    if torch.compiler.is_compiling() or p.shape[1] > RUN:  # torch's adds one by one, and copies
+        p.mul_(slope.sub_((p * slope).sum(1, keepdim=True)))
         return
     into = p if p.is_contiguous() else slope  # torch writes to rows that lie together
     gradient = torch.ops.aten._softmax_backward_data.out(slope, p, 1, p.dtype, grad_input=into)
@@ -245,7 +245,8 @@ def _back_to_costs_(
 def _softmax(logits: Tensor, out: Tensor | None) -> Tensor:
     """Over axis 1; by powers of 2, which take a quarter of exp's time where MKL's exp is slow."""
     if out is None or out.device.type != "cpu":
-        return torch.softmax(logits, 1, out=out)
+        rows = torch.softmax(logits, 1)
+        return rows if out is None else out.copy_(rows)
     torch.sub(logits, logits.amax(1, keepdim=True), out=out).mul_(1 / math.log(2)).exp2_()
     return out.div_(out.sum(1, keepdim=True))
 
@@ -276,7 +277,7 @@ class _ByHand(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         kind, (logits, y, kept), slopes = ctx.kind, ctx.saved_tensors, slopes[:-1]
         again = torch.is_grad_enabled()  # somebody will differentiate the gradient
-        if again or torch._C._functorch.is_legacy_batchedtensor(slopes[0]):
+        if again or any(map(fused.several, slopes)):
             with torch.enable_grad():
                 p = _probabilities(kind, logits, kept)
                 sums = kind.sums(p, logits, y, kept, ctx.squared)[:-1]

@@ -37,7 +37,7 @@ from losses.module import LossModule
 from losses.peers import Peer
 
 BINARY_TYPES = (torch.bool, torch.uint8, torch.int32, torch.float32, torch.float64)
-INDEX_TYPES = (torch.uint8, torch.int16, torch.int32)
+INDEX_TYPES = (torch.uint8, torch.int16, torch.uint16, torch.int32)
 REAL_TYPES = (torch.int32, torch.int64, torch.float32)
 
 

@@ -160,3 +160,39 @@ def test_maps_in_any_memory_layout_give_one_gradient():
         losses.binary_focal(x, target).backward()
         slopes.append(x.grad)
     assert torch.equal(*slopes)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "binary_focal", "dice", "nt_xent"])
+def test_vmap_over_slopes_gives_each_its_gradient(name):
+    drawn = torch.Generator().manual_seed(0)
+    shape = (40, 8) if name == "nt_xent" else (2, 8, 40, 40)
+    output = torch.randn(shape, generator=drawn, dtype=torch.float64).requires_grad_()
+    target = torch.randint(2, shape if name == "binary_focal" else (2, 40, 40), generator=drawn)
+    target = output.detach().flip(0) if name == "nt_xent" else target
+    value = losses.build(name)(output, target)
+
+    def gradient(slope):
+        return torch.autograd.grad(value, output, slope, retain_graph=True)[0]
+
+    slopes = torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64)
+    several = torch.func.vmap(gradient)(slopes)
+    torch.testing.assert_close(several, torch.stack([gradient(slope) for slope in slopes]))
+
+
+def test_weights_written_to_after_the_value_are_noticed():
+    logits = torch.randn(20_000, 5, requires_grad=True)
+    weight = torch.ones(5)
+    value = losses.cross_entropy(logits, torch.arange(20_000) % 5, class_weight=weight)
+    weight[0] = 100
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
+@pytest.mark.parametrize("items", [1, 4000], ids=["plain", "by hand"])
+@pytest.mark.parametrize("name", ["focal", "binary_focal"])
+def test_however_huge_a_mistake_its_slope_is_one(name, items):
+    wrong = torch.tensor([[1e8, 0, 0, 0, 0]] if name == "focal" else [[1e8] * 5])
+    target = torch.ones(items, dtype=torch.long) if name == "focal" else torch.zeros(items, 5)
+    logits = wrong.repeat(items, 1).requires_grad_()
+    (slope,) = torch.autograd.grad(getattr(losses, name)(logits, target, reduction="sum"), logits)
+    assert (slope[:, 0] == 1).all()
