@@ -203,7 +203,9 @@ def _refuse_equal(owner: str, by_arm: Mapping[str, RunConfig]) -> None:
     for arm, config in by_arm.items():
         twin = seen.setdefault(run_id(config, 0), arm)
         if twin != arm:
-            raise ValueError(f"{owner}: arms '{twin}' and '{arm}' are the same config")
+            apart = ", ".join(differences(by_arm[twin].plain(), config.plain()))
+            words = f"; {apart} decide nothing that is compared" if apart else ""
+            raise ValueError(f"{owner}: arms '{twin}' and '{arm}' are the same config{words}")
 
 
 def _directions(owner: str, resolved: Resolved, *needed: str | None) -> dict[str, Direction]:

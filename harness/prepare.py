@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+import losses
 from harness import data, models, tasks
 from harness.batches import Batches
 from harness.config import RunConfig, TrainerConfig
@@ -21,6 +22,9 @@ from harness.objective import Objective
 from harness.seeds import seed_tree
 from harness.tasks.base import Task
 from losses import build_projection, get, source_hash
+
+TARGETS = ("", "binary_", "multiclass_", "multilabel_")
+"""What names of losses begin with where there is one for each kind of target."""
 
 
 @dataclass
@@ -132,6 +136,12 @@ def _without_name(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != "name"}
 
 
+def _alike(loss: str) -> list[str]:
+    """Losses of the same name for other targets."""
+    names = [f"{kind}{loss.removeprefix(own)}" for own in TARGETS for kind in TARGETS]
+    return [name for name in losses.names() if name in names and name != loss]
+
+
 def check_fit(config: RunConfig, task: type[Task]) -> None:
     """Raise ValueError if data, model and losses are not what the task can use."""
     name = config.task["name"]
@@ -150,7 +160,9 @@ def check_fit(config: RunConfig, task: type[Task]) -> None:
         loss = get(wanted.loss)
         reason = task.refusal(loss, kind, term)
         if reason:
-            raise ValueError(f"task {name} refuses loss {wanted.loss}: {reason}")
+            fits = [like for like in _alike(wanted.loss) if not task.refusal(get(like), kind, term)]
+            hint = f"; {' or '.join(fits)} fits" if fits else ""
+            raise ValueError(f"task {name} refuses loss {wanted.loss}: {reason}{hint}")
         if loss.within and config.data.get("standardise"):
             raise ValueError(
                 f"loss {wanted.loss} needs targets {loss.within}, and these are standardised: "

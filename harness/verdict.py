@@ -39,9 +39,9 @@ def judge(
     if contrast is None:
         return _undecided("no seed done by both", *reservations)
     if len(contrast.seeds) == 1:
-        return _undecided("1 seed", *reservations)
+        return _undecided("only 1 seed", *reservations)
     if len(contrast.seeds) < FEWEST_SEEDS and any(contrast.differences):
-        return _undecided(f"{len(contrast.seeds)} seeds", *reservations)
+        return _undecided(f"only {len(contrast.seeds)} seeds", *reservations)
     if not any(contrast.differences):
         return "identical", _with("identical", *reservations)
     word = _word(contrast, higher)

@@ -57,7 +57,8 @@ def dice(
         target: class indices, int [N, ...].
         denominator: P is the sum of p ("linear") or of its square ("squared", as in V-Net).
         smooth: s, in elements.
-        absent: what a class costs that an item lacks, see above.
+        absent: what a class costs that an item lacks: what the formula says ("smooth"), nothing
+            ("skip"), or 1 ("one"); see :mod:`losses.segmentation`.
         include_background: whether class 0 counts as a class.
     """
     squared = denominator == "squared"
@@ -84,14 +85,17 @@ def binary_dice(
 ) -> Parts:
     r"""One minus the Dice coefficient of a mask, :math:`1 - \frac{2\,TP + s}{P + G + s}`.
 
-    Soft masks have their optimum at p = y only with squared denominators.
+    Where the object is rare, or some items have none, training on it alone may end with nothing
+    predicted: see :func:`binary_batch_dice`, or put a cross-entropy beside it. Soft masks have
+    their optimum at p = y only with squared denominators.
 
     Args:
         logits: log-odds, float [N, ...].
         target: 0, 1 or between, [N, ...].
         denominator: P and G are sums of p and y ("linear") or of their squares ("squared").
         smooth: s, in elements.
-        absent: what an empty mask costs, see above.
+        absent: what an empty mask costs: what the formula says ("smooth"), nothing ("skip"), or 1
+            ("one"); see :mod:`losses.segmentation`.
     """
     sums = mask_sums(logits, target, kept, squared=denominator == "squared")
     return counted(tversky_error(sums, 0.5, 0.5, smooth / 2), sums, absent)
@@ -122,7 +126,8 @@ def jaccard(
         logits: unnormalised scores, float [N, C, ...].
         target: class indices, int [N, ...].
         smooth: s, in elements.
-        absent: what a class costs that an item lacks, see above.
+        absent: what a class costs that an item lacks: what the formula says ("smooth"), nothing
+            ("skip"), or 1 ("one"); see :mod:`losses.segmentation`.
         include_background: whether class 0 counts as a class.
     """
     sums = class_sums(logits, target, kept, include_background=include_background)
@@ -151,7 +156,8 @@ def binary_jaccard(
         logits: log-odds, float [N, ...].
         target: 0, 1 or between, [N, ...].
         smooth: s, in elements.
-        absent: what an empty mask costs, see above.
+        absent: what an empty mask costs: what the formula says ("smooth"), nothing ("skip"), or 1
+            ("one"); see :mod:`losses.segmentation`.
     """
     sums = mask_sums(logits, target, kept)
     return counted(tversky_error(sums, 1, 1, smooth), sums, absent)
@@ -187,7 +193,8 @@ def tversky(
         fp_weight: a, of what is falsely found (the paper's alpha).
         fn_weight: b, of what is missed (the paper's beta).
         smooth: s, in elements.
-        absent: what a class costs that an item lacks, see above.
+        absent: what a class costs that an item lacks: what the formula says ("smooth"), nothing
+            ("skip"), or 1 ("one"); see :mod:`losses.segmentation`.
         include_background: whether class 0 counts as a class.
     """
     sums = class_sums(logits, target, kept, include_background=include_background)
@@ -220,7 +227,8 @@ def binary_tversky(
         fp_weight: a, of what is falsely found.
         fn_weight: b, of what is missed.
         smooth: s, in elements.
-        absent: what an empty mask costs, see above.
+        absent: what an empty mask costs: what the formula says ("smooth"), nothing ("skip"), or 1
+            ("one"); see :mod:`losses.segmentation`.
     """
     sums = mask_sums(logits, target, kept)
     return counted(tversky_error(sums, fp_weight, fn_weight, smooth), sums, absent)
@@ -259,7 +267,8 @@ def focal_tversky(
         fp_weight: a, of what is falsely found.
         fn_weight: b, of what is missed (the paper's alpha).
         smooth: s, in elements.
-        absent: what a class costs that an item lacks, see above.
+        absent: what a class costs that an item lacks: what the formula says ("smooth"), nothing
+            ("skip"), or 1 ("one"); see :mod:`losses.segmentation`.
         include_background: whether class 0 counts as a class.
     """
     sums = class_sums(logits, target, kept, include_background=include_background)
@@ -296,7 +305,8 @@ def binary_focal_tversky(
         fp_weight: a, of what is falsely found.
         fn_weight: b, of what is missed.
         smooth: s, in elements.
-        absent: what an empty mask costs, see above.
+        absent: what an empty mask costs: what the formula says ("smooth"), nothing ("skip"), or 1
+            ("one"); see :mod:`losses.segmentation`.
     """
     sums = mask_sums(logits, target, kept)
     values = power(tversky_error(sums, fp_weight, fn_weight, smooth), exponent)
@@ -328,7 +338,7 @@ def log_cosh_dice(
         logits: unnormalised scores, float [N, C, ...].
         target: class indices, int [N, ...].
         smooth: s, in elements.
-        absent: what a class costs that an item lacks, see above; its d, that is.
+        absent: what a class costs that an item lacks; its d, see :mod:`losses.segmentation`.
         include_background: whether class 0 counts as a class.
     """
     sums = class_sums(logits, target, kept, include_background=include_background)

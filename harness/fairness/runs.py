@@ -20,6 +20,9 @@ DECIDED = {
 }
 """What arms must share, by the config keys that decide it: where one is tuned, it may differ."""
 
+SET_BY_US = ("flags.OMP_NUM_THREADS", "flags.MKL_NUM_THREADS")
+"""Set for workers and not for `train`; torch's threads are `trainer.threads` in both."""
+
 
 def notes(plan: Plan, records: Records) -> Iterator[Note]:
     """All notes that follow from records."""
@@ -156,7 +159,8 @@ def sources(plan: Plan, records: Records) -> Iterator[Note]:
             text = f"{where(plan, cell.task)}the runs of {cell.arm} were made with {len(marks)} "
             yield Note("alarm", f"{text}versions of its loss")
     merged = provenance(plan, records)
-    mixed = [f"{key} ({listed(values)})" for key, values in merged.items() if len(values) > 1]
+    varied = {key: values for key, values in merged.items() if len(values) > 1}
+    mixed = [f"{key} ({listed(values)})" for key, values in varied.items() if key not in SET_BY_US]
     if mixed:
         yield Note("warning", f"the records differ in {'; '.join(mixed)}")
     if "True" in merged.get("dirty", []):

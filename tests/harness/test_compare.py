@@ -116,7 +116,7 @@ def test_no_practical_difference_needs_a_margin() -> None:
 def test_one_seed_is_never_enough() -> None:
     plan = make_plan(seeds=1)
     comparison = compare(plan, make_records(plan, {"focal": 0.3}))
-    assert arm(comparison, "focal").text == "not enough evidence (1 seed)"
+    assert arm(comparison, "focal").text == "not enough evidence (only 1 seed)"
     assert arm(comparison, "focal").contrast.p is None  # type: ignore[union-attr]
     assert not any(result.best for _, result in comparison.results())
 
@@ -145,7 +145,7 @@ def test_two_seeds_that_agree_by_rounding_prove_nothing() -> None:
         for cell in plan.cells
         for seed in plan.seeds
     }
-    assert arm(compare(plan, records), "focal").text == "not enough evidence (2 seeds)"
+    assert arm(compare(plan, records), "focal").text == "not enough evidence (only 2 seeds)"
 
 
 @pytest.mark.parametrize("status", ["failed", "diverged"])

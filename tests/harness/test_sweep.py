@@ -376,6 +376,10 @@ FILES: dict[str, tuple[dict[str, Any], str]] = {
         {"arms": {"ce": ["loss=mse"]}},
         "sweep small, arm ce: task classification refuses loss mse",
     ),
+    "a loss that another one is like": (
+        {"arms": {"ce": ["loss=hinge"]}},
+        "targets, and the data is multiclass; multiclass_hinge fits",
+    ),
     "an unknown parameter": (
         {"arms": {"ce": ["loss=focal", "loss.focal.gama=1"]}},
         "config has no key 'loss.focal.gama'; did you mean 'loss.focal.gamma'?",
@@ -415,6 +419,10 @@ FILES: dict[str, tuple[dict[str, Any], str]] = {
     "two arms that are the same": (
         {"arms": {"ce": ["loss=focal"], "f": ["loss=focal", "loss.focal.gamma=2"]}},
         "sweep small: arms 'ce' and 'f' are the same config",
+    ),
+    "two arms whose devices alone differ": (
+        {"arms": {"ce": ["loss=focal"], "f": ["loss=focal", "trainer.workers=2"]}},
+        "'ce' and 'f' are the same config; trainer.workers decide nothing that is compared",
     ),
     "a value twice": (
         {"arms": {"ce": ["loss=focal", "loss.focal.gamma=1,1"]}, "baseline": "ce:gamma=1"},
