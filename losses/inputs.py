@@ -19,6 +19,7 @@ IGNORING = ("index", "index or probabilities", "probabilities", "ordinal", "bina
 NUMBERS = ("binary", "real", "boxes", "place")
 """Kinds of targets that are numbers, of whatever dtype."""
 
+BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 COMPARED_AS = {  # torch finds no smallest and largest of these
     torch.bool: torch.uint8,
     torch.uint16: torch.int32,
@@ -237,7 +238,11 @@ def _highest(tensor: Tensor) -> tuple[float, float]:
 
 
 def _extremes(tensor: Tensor) -> tuple[float, float]:
-    if tensor.is_floating_point():  # two passes take less time than torch's one
+    if tensor.dtype in BITS:  # of integers torch finds both in one quick pass
+        low, high = tensor.view(BITS[tensor.dtype]).aminmax()
+        if low >= 0:  # numbers from 0 on are in the order of their bits, NaN behind them
+            return low.view(tensor.dtype).item(), high.view(tensor.dtype).item()
+    if tensor.is_floating_point():
         return tensor.amin().item(), tensor.amax().item()
     low, high = tensor.to(COMPARED_AS.get(tensor.dtype, tensor.dtype)).aminmax()
     return low.item(), high.item()

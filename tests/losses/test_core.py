@@ -2,6 +2,8 @@
 
 import copy
 import inspect
+import itertools
+import math
 import pickle
 import re
 
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 import losses
 from losses.arguments import parameters_of
 from losses.core import REGISTRY, Loss
+from losses.inputs import _extremes
 from losses.module import LossModule
 
 
@@ -372,3 +375,15 @@ def test_an_unknown_kind_of_target_is_refused():
     with raises("there is no target 'reel'; did you mean 'real'?"):
         losses.loss("never", target="reel", source="none")(squares)
     assert "never" not in losses.names()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_the_range_of_any_mixture_of_numbers_is_found(dtype):
+    numbers = [0.0, -0.0, 1.0, 0.5, -1.0, -0.25, 1e-45, math.inf, -math.inf, math.nan, -math.nan]
+    for row in itertools.chain(*(itertools.product(numbers, repeat=n) for n in (1, 2, 3))):
+        tensor = torch.tensor(row, dtype=dtype)
+        low, high = _extremes(tensor)
+        if any(map(math.isnan, row)):
+            assert math.isnan(high)
+        else:
+            assert (low, high) == (tensor.amin().item(), tensor.amax().item())
