@@ -240,8 +240,9 @@ def _highest(tensor: Tensor) -> tuple[float, float]:
 def _extremes(tensor: Tensor) -> tuple[float, float]:
     if tensor.dtype in BITS:  # of integers torch finds both in one quick pass
         low, high = tensor.view(BITS[tensor.dtype]).aminmax()
-        if low >= 0:  # numbers from 0 on are in the order of their bits, NaN behind them
-            return low.view(tensor.dtype).item(), high.view(tensor.dtype).item()
+        largest = high.view(tensor.dtype).item()
+        if low >= 0 and not math.isnan(largest):  # numbers from 0 on are in the order of their bits
+            return low.view(tensor.dtype).item(), largest
     if tensor.is_floating_point():
         return tensor.amin().item(), tensor.amax().item()
     low, high = tensor.to(COMPARED_AS.get(tensor.dtype, tensor.dtype)).aminmax()

@@ -384,6 +384,7 @@ def test_the_range_of_any_mixture_of_numbers_is_found(dtype):
         tensor = torch.tensor(row, dtype=dtype)
         low, high = _extremes(tensor)
         if any(map(math.isnan, row)):
+            assert math.isnan(low)
             assert math.isnan(high)
         else:
             assert (low, high) == (tensor.amin().item(), tensor.amax().item())
