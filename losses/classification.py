@@ -230,16 +230,21 @@ def binary_focal(
     return torch.lerp(negative, positive, target)
 
 
+HUGE = 100.0  # log-odds
+
+
 def focal_term(log_odds: Tensor, gamma: float | Tensor) -> Tensor:
     """(1 - p)^gamma (-log p) for p of these log-odds.
 
     The power is taken in log space: 1 - p loses its digits near p = 1, and its power of a gamma
-    below 1 has an infinite gradient at 0.
+    below 1 has an infinite gradient at 0. Of huge mistakes the logarithm is taken apart, since the
+    slopes of log p and of the log-odds, times a cost as huge, cancel but for rounding.
     """
     log_p = F.logsigmoid(log_odds)
     if isinstance(gamma, float | int) and gamma == 0:
         return -log_p
-    return torch.exp(gamma * F.logsigmoid(-log_odds)) * -log_p
+    log_rest = torch.where(log_odds < -HUGE, F.logsigmoid(-log_odds), log_p - log_odds)
+    return torch.exp(gamma * log_rest) * -log_p
 
 
 @loss(
