@@ -116,7 +116,7 @@ def test_a_hundred_kills_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
         victims = VICTIMS
         if number < 3:
             time.sleep(draw.uniform(0, 4))
-        elif sweep.noted("ended").total() / (4 * SEEDS - 5) > number / KILLS:
+        elif sweep.noted("ended").total() / (4 * SEEDS - 15) > number / KILLS:
             victims = [victim for victim in VICTIMS if victim != "worker"]
             time.sleep(draw.uniform(0, 0.4))
         else:
