@@ -18,8 +18,10 @@ from harness.slots import LaunchError, Places, Slot
 
 SERVE = "import sys; sys.path[:] = {path!r}; from harness.worker import main; main()"
 """A worker imports what this process imports, whatever lies in the current folder."""
-RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Variables that would make a worker one process of several that wait for each other."""
+RANKS = ("LOCAL_RANK", "RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+         "MASTER_ADDR", "MASTER_PORT")  # fmt: skip
+"""Variables by which Lightning takes a run for one of several processes; such a process would train
+for nothing, or wait for the rest."""
 
 
 def open_log(log: Path) -> TextIO:

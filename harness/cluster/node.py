@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.crew import SERVE, open_log
+from harness.crew import RANKS, SERVE, open_log
 from harness.record import Record, lacks_gradients, lacks_weights
 from harness.slots import THREADS, LaunchError
 from harness.store import Store
@@ -25,10 +25,7 @@ OWN = ("seed", "store", "trackers", "plugins", "save")
 CALM = "import signal; signal.signal(signal.SIGUSR2, signal.SIG_IGN); "
 """Slurm signals every process of a job; what this one means is told the worker by another."""
 OTHERS = ("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_", "TORCHELASTIC_")
-RANKS = ("LOCAL_RANK", "RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
-         "MASTER_ADDR", "MASTER_PORT")  # fmt: skip
-"""Variables, and beginnings of some, by which Lightning takes a run for one of several processes;
-such a process would train for nothing, or wait for the rest."""
+"""What other variables begin with that say what RANKS do."""
 SAVING = 120.0
 """Seconds in which a worker that is told to stop has to write its checkpoint."""
 
